@@ -53,3 +53,7 @@ class CommitUnknown(PulsePoolError):
 
     Do not simply retry: look whether the work is there first.
     """
+
+
+class BlockedLoop(PulsePoolError):
+    """Synchronous database work was asked for on a running event loop, where it would stall every other task."""
