@@ -1,0 +1,159 @@
+"""pulsepool in a FastAPI application: the lifespan, the dependencies, and errors that a client understands.
+
+`SessionDep` ends its unit of work before the response is sent, so that no client reads 200 for a commit that failed.
+"""
+
+import functools
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Annotated, Any
+
+import fastapi.routing
+from fastapi import Depends, FastAPI, Request
+from fastapi.requests import HTTPConnection
+from fastapi.responses import JSONResponse, Response
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pulsepool.database import Database
+from pulsepool.errors import CommitUnknown, DatabaseUnavailable, PoolClosed, PoolTimeout, PulsePoolError
+
+logger = logging.getLogger("pulsepool.fastapi")
+
+RETRY_AFTER = 2
+"""Seconds that a refused client is asked to wait: the server of a crash test accepts again after one."""
+
+BUSY = "The service is busy. Try again in a moment."
+DOWN = "The service cannot reach its database. Try again in a moment."
+UNKNOWN = "The outcome of this request is not known. Look whether it was done before sending it again."
+
+
+def install(app: FastAPI, db: Database) -> None:
+    """Start and stop `db` with `app`, around the lifespan that it has, and answer database trouble as problem+json.
+
+    `PoolTimeout`, `PoolClosed` and `DatabaseUnavailable` become 503 with `Retry-After`, `CommitUnknown` becomes 500;
+    what happened goes to the log and not to the client. A database that is wrong at start ends the start with one
+    line instead of a traceback, unless `app.debug`. Call it once, before the application starts.
+    """
+    app.state.pulsepool = db
+    app.router.lifespan_context = _lifespan_around(app, db)
+    for trouble in (PoolTimeout, PoolClosed, DatabaseUnavailable, CommitUnknown):
+        app.add_exception_handler(trouble, _refuse)
+    app.add_middleware(PlainStartup)
+
+
+def _lifespan_around(app: FastAPI, db: Database) -> Any:
+    inner = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
+        async with db, inner(app) as state:
+            yield state
+
+    return lifespan
+
+
+def _database(connection: HTTPConnection) -> Database:
+    db = getattr(connection.app.state, "pulsepool", None)
+    if not isinstance(db, Database):
+        raise PoolClosed("this application has no database", hint="call pulsepool.fastapi.install(app, db)")
+    return db
+
+
+DatabaseDep = Annotated[Database, Depends(_database)]
+"""The `Database` that was given to `install`."""
+
+
+async def _session(connection: HTTPConnection, db: DatabaseDep) -> AsyncIterator[AsyncSession]:
+    async with db.session() as session:
+        yield session
+        if (status := _status_to_send(connection)) is not None and status >= 400:
+            await session.rollback()
+
+
+SessionDep = Annotated[AsyncSession, Depends(_session, scope="function")]
+"""A session for this request, in one transaction, which ends before the response is sent.
+
+Committed when the response says 1xx to 3xx. Rolled back when the endpoint raises, `HTTPException` too, and when it
+*returns* a response of 400 or more: an answer that says no must not leave half of the work behind.
+A streamed body runs after the session has ended and needs one of its own, `db.session()`.
+"""
+
+
+def _status_to_send(connection: HTTPConnection) -> int | None:
+    """The status of the response that FastAPI has ready while it ends this request's function-scoped dependencies.
+
+    FastAPI shows a dependency only the status that was set on an injected `Response`, not the response that an
+    endpoint returned. But the frame that ends us, in `fastapi.routing`, holds it in a local named `response`
+    (0.121 to 0.165, each tested). None for a websocket, which has no response.
+    """
+    if connection.scope["type"] != "http":
+        return None
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - documented, for exactly this: looking at callers
+    while frame is not None:
+        if frame.f_code.co_filename == fastapi.routing.__file__:
+            response = frame.f_locals.get("response")
+            if isinstance(response, Response):
+                return response.status_code
+        frame = frame.f_back
+    _warn_once_that_returned_errors_commit()
+    return None
+
+
+@functools.cache
+def _warn_once_that_returned_errors_commit() -> None:
+    logger.warning(
+        "this FastAPI (%s) does not show the response that an endpoint returned: one of 400 or more commits; "
+        "raise HTTPException to roll back",
+        fastapi.__version__,
+    )
+
+
+async def _refuse(request: Request, error: Exception) -> JSONResponse:
+    """Tell the client when to come back, and the log what happened."""
+    logger.error("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
+    if isinstance(error, CommitUnknown):
+        return _problem(500, "Outcome unknown", UNKNOWN)
+    busy = isinstance(error, PoolTimeout)
+    return _problem(503, "Busy" if busy else "Unavailable", BUSY if busy else DOWN, {"Retry-After": str(RETRY_AFTER)})
+
+
+def _problem(status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """RFC 9457's body; nothing in it that a stranger may not know."""
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return JSONResponse(body, status, {"Cache-Control": "no-store", **(headers or {})}, "application/problem+json")
+
+
+class PlainStartup:
+    """ASGI middleware: a start that fails for a known reason says so in one line, not with a traceback.
+
+    Starlette reports a failed lifespan with the whole traceback as its message; a server logs that message and exits
+    with an error. The message is exchanged for the error's own words, unless `app.debug`.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on but the report of a failed start."""
+        if scope["type"] != "lifespan" or scope["app"].debug:
+            await self.app(scope, receive, send)
+            return
+        reported = False
+
+        async def plainly(message: Message) -> None:
+            nonlocal reported
+            error = sys.exception()
+            if message["type"] == "lifespan.startup.failed" and isinstance(error, PulsePoolError):
+                reported = True
+                message = {**message, "message": f"{type(error).__module__}.{type(error).__name__}: {error}"}
+            await send(message)
+
+        try:
+            await self.app(scope, receive, plainly)
+        except PulsePoolError:
+            if not reported:
+                raise

@@ -1,0 +1,263 @@
+"""`Database`: what it says at start, what it leaves at stop, and how both engines reach the same place."""
+
+import asyncio
+import time
+
+import pytest
+from sqlalchemy import text
+
+from pulsepool import ConfigurationError, Database, DatabaseUnavailable, Dsn, PoolClosed, PulsePoolError
+from tests.conftest import PLANTED
+
+
+async def show(db: Database, name: str) -> str:
+    async with db.session() as s:
+        return await s.scalar(text("select current_setting(:name)"), {"name": name})
+
+
+async def count_backends(db: Database) -> int:
+    async with db.session() as s:
+        return await s.scalar(text("select count(*) from pg_stat_activity where datname = current_database()"))
+
+
+async def test_start_opens_the_least_number_of_connections_and_stop_closes_all(pg_url):
+    watcher = Database(pg_url, application_name="watcher")
+    async with watcher:
+        async with Database(pg_url, min_size=3) as db:
+            assert db.async_engine.pool.checkedin() == 3
+            assert await count_backends(watcher) == 4
+        async with asyncio.timeout(5):
+            while await count_backends(watcher) != 1:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_database_can_be_started_again(pg_url):
+    db = Database(pg_url)
+    for _ in range(2):
+        async with db:
+            await db.start()
+            assert await show(db, "application_name") == "pulsepool"
+
+
+@pytest.mark.parametrize(
+    ("change", "says", "remedy"),
+    [
+        ({"password": "wrong"}, "refused the password of user 'postgres' (28P01)", "DB_PASSWORD"),
+        ({"user": "nobody_here"}, "refused the password of user 'nobody_here'", "DB_PASSWORD"),
+        ({"database": "missing"}, "has no database 'missing' (3D000)", "create it"),
+        ({"port": 1}, "nothing listens at 127.0.0.1:1", "start PostgreSQL there"),
+        ({"host": "no-such-host.invalid"}, "the host name in no-such-host.invalid", "DB_HOST"),
+        ({"host": "/nowhere"}, "nothing listens at /nowhere", "start PostgreSQL there"),
+        ({"sslmode": "require"}, "no connection to 127.0.0.1", "DATABASE_URL"),
+    ],
+)
+async def test_what_cannot_work_is_known_at_start_in_words_with_a_remedy(pg_url, change, says, remedy):
+    db = Database(Dsn.parse(pg_url).replace(**change), connect_timeout=3)
+    with pytest.raises(DatabaseUnavailable) as failed:
+        await db.start()
+    assert says in failed.value.message
+    assert remedy in failed.value.hint
+    assert PLANTED not in str(failed.value)
+    assert db.async_engine.pool.checkedout() == 0
+    with pytest.raises(PoolClosed):
+        await db.async_engine.connect()
+
+
+async def test_a_server_that_accepts_and_never_answers_costs_no_more_than_the_connect_timeout():
+    done, closed = asyncio.Event(), asyncio.Event()
+
+    async def silence(_reader, writer):
+        await done.wait()
+        writer.close()
+        await writer.wait_closed()
+        closed.set()
+
+    async with await asyncio.start_server(silence, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        started = time.monotonic()
+        with pytest.raises(DatabaseUnavailable, match=r"did not answer within 0\.3 s"):
+            await Database(f"postgresql://u:p@127.0.0.1:{port}/d?sslmode=disable", connect_timeout=0.3).start()
+        assert time.monotonic() - started < 3
+        done.set()
+        await asyncio.wait_for(closed.wait(), 5)
+
+
+async def test_stop_waits_for_the_work_under_way(pg_url):
+    db = Database(pg_url)
+    await db.start()
+    working = asyncio.Event()
+
+    async def work() -> int:
+        async with db.session() as s:
+            working.set()
+            return await s.scalar(text("select 7 from pg_sleep(0.2)"))
+
+    task = asyncio.create_task(work())
+    await working.wait()
+    await asyncio.sleep(0.05)
+    await db.stop()
+    assert await task == 7
+
+
+async def test_stop_ends_by_its_deadline_what_does_not_end_by_itself(pg_url, caplog):
+    db = Database(pg_url)
+    await db.start()
+
+    async def work() -> None:
+        async with db.session() as s:
+            await s.execute(text("select pg_sleep(60)"))
+
+    task = asyncio.create_task(work())
+    async with asyncio.timeout(5):
+        while not db.async_engine.pool.checkedout():
+            await asyncio.sleep(0.005)
+    started = time.monotonic()
+    await db.stop(deadline=0.4)
+    assert time.monotonic() - started < 1.0
+    assert "1 connections were still held" in caplog.text
+    with pytest.raises(DatabaseUnavailable):
+        await task
+
+
+async def test_stop_ends_by_its_deadline_when_the_server_is_frozen(own_server, frozen):
+    db = Database(own_server.url("postgres"), min_size=2)
+    await db.start()
+    with frozen(own_server):
+        started = time.monotonic()
+        await db.stop(deadline=0.5)
+        assert time.monotonic() - started < 1.5
+
+
+async def test_a_frozen_server_costs_a_statement_its_timeout_and_everything_works_when_it_thaws(own_server, frozen):
+    async with Database(own_server.url("postgres"), statement_timeout=0.3, connect_timeout=0.3) as db:
+        with frozen(own_server):
+            started = time.monotonic()
+            with pytest.raises(DatabaseUnavailable, match="stopped answering"):
+                await show(db, "application_name")
+            assert time.monotonic() - started < 3
+        assert await show(db, "application_name") == "pulsepool"
+
+
+async def test_an_idle_connection_that_does_not_answer_is_replaced_before_it_is_lent(own_server, frozen, monkeypatch):
+    monkeypatch.setattr("pulsepool.alchemy.VALIDATION_TIMEOUT", 0.2)
+    async with Database(own_server.url("postgres"), validate_after=0, connect_timeout=0.3) as db:
+        assert await show(db, "application_name") == "pulsepool"
+        with frozen(own_server), pytest.raises(DatabaseUnavailable, match="did not answer within"):
+            await show(db, "application_name")
+        assert await show(db, "application_name") == "pulsepool"
+
+
+async def test_a_killed_server_is_unavailable_at_once_and_back_without_a_restart_of_ours(own_server):
+    async with Database(own_server.url("postgres"), min_size=3) as db:
+        own_server.kill()
+        with pytest.raises(DatabaseUnavailable):
+            await show(db, "application_name")
+        with pytest.raises(DatabaseUnavailable, match="nothing listens"):
+            await show(db, "application_name")
+        own_server.start()
+        assert await show(db, "application_name") == "pulsepool"
+
+
+async def test_one_dead_connection_does_not_condemn_the_healthy_ones(pg_url):
+    async with Database(pg_url, min_size=3) as db, Database(pg_url) as watcher:
+        async with db.async_engine.connect() as c:
+            victim = await c.scalar(text("select pg_backend_pid()"))
+            driver = (await c.get_raw_connection()).driver_connection
+        async with watcher.session() as s:
+            before = set(await s.scalars(text("select pid from pg_stat_activity where datname = current_database()")))
+            await s.scalar(text("select pg_terminate_backend(:pid, 5000)"), {"pid": victim})
+        async with asyncio.timeout(5):
+            while not driver.is_closed():
+                await asyncio.sleep(0.005)
+        async with db.async_engine.connect() as a, db.async_engine.connect() as b, db.async_engine.connect() as c:
+            after = {await each.scalar(text("select pg_backend_pid()")) for each in (a, b, c)}
+        assert len(after) == 3
+        assert len(after & before) == 2, "a healthy connection was replaced too"
+        assert victim not in after
+
+
+async def test_both_engines_reach_the_same_database_with_the_same_limits(pg_url):
+    async with Database(pg_url, statement_timeout=1.5, idle_in_transaction_timeout=60) as db:
+
+        def sync_show(name: str) -> str:
+            with db.sync_session() as s:
+                return s.scalar(text("select current_setting(:name)"), {"name": name})
+
+        for name, value in {
+            "statement_timeout": "1500ms",
+            "idle_in_transaction_session_timeout": "1min",
+            "application_name": "pulsepool",
+        }.items():
+            assert await show(db, name) == value
+            assert await asyncio.to_thread(sync_show, name) == value
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+async def test_the_sync_driver_is_the_one_that_the_address_names(pg_url, driver):
+    async with Database(pg_url.replace("postgresql:", f"postgresql+{driver}:")) as db:
+        assert db.sync_engine.driver == driver
+        with db.sync_engine.connect() as c:
+            assert c.scalar(text("select 1")) == 1
+
+
+async def test_a_missing_sync_driver_is_named_with_the_remedy(pg_url, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ConfigurationError, match="pulsepool\\[sync\\]"):
+        _ = Database(pg_url).sync_engine
+
+
+async def test_the_address_may_name_the_application_and_a_setting_said_outright_wins(pg_url):
+    named = f"{pg_url}?application_name=theirs"
+    async with Database(named) as db:
+        assert await show(db, "application_name") == "theirs"
+    async with Database(named, application_name="ours") as db:
+        assert await show(db, "application_name") == "ours"
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_callable_password_is_asked_for_each_new_connection_of_either_engine(pg_url, asynchronous):
+    asked = 0
+
+    def password() -> str:
+        nonlocal asked
+        asked += 1
+        return PLANTED
+
+    async def async_password() -> str:
+        return password()
+
+    dsn = Dsn.parse(pg_url).replace(password=None)
+    async with Database(dsn, min_size=2, password=async_password if asynchronous else password) as db:
+        assert asked == 2
+
+        def sync_one() -> int:
+            with db.sync_session() as s:
+                return s.scalar(text("select 1"))
+
+        assert await asyncio.to_thread(sync_one) == 1
+        assert asked == 3
+
+
+async def test_a_password_apart_from_the_address_is_used(pg_url):
+    async with Database(Dsn.parse(pg_url).replace(password=None), password=PLANTED) as db:
+        assert await show(db, "application_name") == "pulsepool"
+
+
+async def test_a_database_from_the_environment(pg_url, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", pg_url)
+    monkeypatch.setenv("DB_APPLICATION_NAME", "from the environment")
+    async with Database.from_env(env_file=None) as db:
+        assert await show(db, "application_name") == "from the environment"
+
+
+def test_its_repr_shows_the_state_and_no_password():
+    db = Database("postgres://ed:planted@db1/edbot", name="audit")
+    assert repr(db) == "<Database audit: postgresql://ed:***@db1/edbot, not started>"
+
+
+@pytest.mark.parametrize("address", ["", "mysql://h/d", "postgres://h/d?sslmod=require", "postgres://h:0/d"])
+def test_a_bad_address_is_refused_before_anything_connects(address):
+    with pytest.raises(ConfigurationError) as refused:
+        Database(address)
+    assert isinstance(refused.value, PulsePoolError)
+    assert refused.value.hint

@@ -1,0 +1,283 @@
+"""pulsepool in a FastAPI application: when the commit comes, what a client reads when something fails."""
+
+import asyncio
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+
+import httpx2
+import pytest
+from fastapi import APIRouter, FastAPI, HTTPException, Response, WebSocket
+from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+
+from pulsepool import CommitUnknown, Database
+from pulsepool.fastapi import DatabaseDep, SessionDep, install
+
+INSERT = text("insert into item (name) values (:name)")
+
+
+def build_app(db: Database) -> FastAPI:
+    app = FastAPI()
+    install(app, db)
+    inner = APIRouter(prefix="/inner")
+
+    @app.post("/add/{name}", status_code=201)
+    async def add(name: str, s: SessionDep) -> dict[str, str]:
+        await s.execute(INSERT, {"name": name})
+        return {"name": name}
+
+    @app.post("/raise/{status}")
+    async def raise_(status: int, s: SessionDep) -> None:
+        await s.execute(INSERT, {"name": "raised"})
+        raise HTTPException(status, "no")
+
+    @app.post("/return/{status}")
+    @inner.post("/return/{status}")
+    async def return_(status: int, s: SessionDep) -> Response:
+        await s.execute(INSERT, {"name": f"returned {status}"})
+        return JSONResponse({}, status)
+
+    @inner.post("/set/{status}")
+    def set_(status: int, s: SessionDep, response: Response) -> dict[str, str]:
+        asyncio.run_coroutine_threadsafe(s.execute(INSERT, {"name": f"set {status}"}), app.state.loop).result(5)
+        response.status_code = status
+        return {}
+
+    @app.post("/crash")
+    async def crash(s: SessionDep) -> None:
+        await s.execute(INSERT, {"name": "crashed"})
+        raise RuntimeError("a bug")
+
+    @app.get("/names")
+    async def names(db: DatabaseDep) -> list[str]:
+        async with db.session() as s:
+            return list(await s.scalars(text("select name from item order by name")))
+
+    @app.get("/hold")
+    async def hold(s: SessionDep) -> None:
+        await s.execute(text("select pg_sleep(60)"))
+
+    @app.get("/unknown")
+    async def unknown() -> None:
+        raise CommitUnknown("a secret detail", hint="look")
+
+    @app.get("/stream")
+    async def stream(s: SessionDep) -> StreamingResponse:
+        await s.execute(INSERT, {"name": "streamed"})
+
+        async def body():
+            async with db.session() as own:
+                yield str(await own.scalar(text("select count(*) from item where name = 'streamed'")))
+
+        return StreamingResponse(body())
+
+    @app.websocket("/ws")
+    async def ws(socket: WebSocket, s: SessionDep) -> None:
+        await socket.accept()
+        await s.execute(INSERT, {"name": "by websocket"})
+        await socket.send_text("done")
+        await socket.close()
+
+    app.include_router(inner, prefix="/outer")
+    return app
+
+
+@pytest.fixture
+async def db(pg_url):
+    async with Database(pg_url) as setup, setup.session() as s:
+        await s.execute(text("create table item (id int generated always as identity primary key, name text)"))
+        await s.execute(text("alter table item add unique (name) deferrable initially deferred"))
+    return Database(pg_url, max_size=2, acquire_timeout=0.2)
+
+
+@asynccontextmanager
+async def serving(app: FastAPI, *, raise_app_exceptions: bool = False):
+    app.state.loop = asyncio.get_running_loop()
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=raise_app_exceptions)
+    async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport, base_url="http://t") as client:
+        yield client
+
+
+@pytest.fixture
+async def client(db):
+    async with serving(build_app(db)) as client:
+        yield client
+        assert db.async_engine.pool.checkedout() == 0, "a request left a connection behind"
+
+
+async def names(client: httpx2.AsyncClient) -> list[str]:
+    return (await client.get("/names")).json()
+
+
+async def test_a_success_is_committed_before_the_client_reads_it(client):
+    assert (await client.post("/add/first")).status_code == 201
+    assert await names(client) == ["first"]
+
+
+async def test_a_commit_that_fails_is_an_error_and_never_a_success(client):
+    assert (await client.post("/add/twice")).status_code == 201
+    failed = await client.post("/add/twice")
+    assert failed.status_code == 500
+    assert await names(client) == ["twice"]
+
+
+async def test_an_applications_own_handler_may_answer_for_a_failing_commit(db):
+    from sqlalchemy.exc import IntegrityError
+
+    app = build_app(db)
+
+    @app.exception_handler(IntegrityError)
+    async def conflict(*_):
+        return JSONResponse({}, 409)
+
+    async with serving(app) as client:
+        await client.post("/add/twice")
+        assert (await client.post("/add/twice")).status_code == 409
+
+
+@pytest.mark.parametrize("status", [404, 409, 500])
+async def test_a_raised_http_exception_rolls_back(client, status):
+    assert (await client.post(f"/raise/{status}")).status_code == status
+    assert await names(client) == []
+
+
+@pytest.mark.parametrize("path", ["/return", "/outer/inner/return", "/outer/inner/set"])
+async def test_a_returned_error_rolls_back_and_a_returned_success_commits(client, path):
+    for status in (409, 503, 200, 202, 303):
+        assert (await client.post(f"{path}/{status}")).status_code == status
+    kept = await names(client)
+    assert [name.split()[1] for name in kept] == ["200", "202", "303"]
+
+
+async def test_a_bug_rolls_back(client):
+    assert (await client.post("/crash")).status_code == 500
+    assert await names(client) == []
+
+
+async def test_a_streamed_body_runs_after_the_commit_and_needs_a_session_of_its_own(client):
+    assert (await client.get("/stream")).text == "1"
+
+
+async def test_a_fastapi_that_hides_the_response_is_said_once_and_commits(client, monkeypatch, caplog):
+    from pulsepool import fastapi as room
+
+    room._warn_once_that_returned_errors_commit.cache_clear()
+    monkeypatch.setattr("fastapi.routing.__file__", "elsewhere")
+    await client.post("/return/409")
+    await client.post("/return/410")
+    assert caplog.text.count("one of 400 or more commits") == 1
+    assert await names(client) == ["returned 409", "returned 410"]
+
+
+async def test_a_full_pool_is_503_with_retry_after_and_a_body_that_reveals_nothing(client, db, caplog):
+    async with db.async_engine.connect(), db.async_engine.connect():
+        refused = await client.post("/add/late")
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == "2"
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.headers["cache-control"] == "no-store"
+    assert refused.json() == {
+        "type": "about:blank",
+        "title": "Busy",
+        "status": 503,
+        "detail": "The service is busy. Try again in a moment.",
+    }
+    assert "POST /add/late: PoolTimeout: no connection within 0.2 s" in caplog.text
+
+
+async def test_a_dead_database_is_503_and_the_service_recovers_by_itself(own_server):
+    own = Database(own_server.url("postgres"))
+    async with own, own.session() as s:
+        await s.execute(text("create table item (name text)"))
+    async with serving(build_app(own)) as client:
+        assert await names(client) == []
+        own_server.kill()
+        for _ in range(3):
+            refused = await client.get("/names")
+            assert refused.status_code == 503
+            assert refused.json()["title"] == "Unavailable"
+            assert "127.0.0.1" not in refused.text
+        own_server.start()
+        assert await names(client) == []
+
+
+async def test_an_unknown_commit_is_500_without_an_invitation_to_retry(client):
+    refused = await client.get("/unknown")
+    assert refused.status_code == 500
+    assert "retry-after" not in refused.headers
+    assert "not known" in refused.json()["detail"]
+    assert "secret" not in refused.text
+
+
+async def test_a_cancelled_request_leaves_nothing(db):
+    async with serving(build_app(db)) as client:
+        task = asyncio.create_task(client.get("/hold"))
+        async with asyncio.timeout(5):
+            while not db.async_engine.pool.checkedout():
+                await asyncio.sleep(0.005)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert db.async_engine.pool.checkedout() == 0
+
+
+def test_a_websocket_commits_when_its_endpoint_ends(db):
+    with TestClient(build_app(db)) as client:
+        with client.websocket_connect("/ws") as socket:
+            assert socket.receive_text() == "done"
+        assert client.get("/names").json() == ["by websocket"]
+
+
+async def test_an_application_without_install_says_what_to_call():
+    app = FastAPI()
+
+    @app.get("/")
+    async def index(s: SessionDep) -> None: ...
+
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://t") as client:
+        with pytest.raises(Exception, match=r"install\(app, db\)"):
+            await client.get("/")
+
+
+async def test_the_lifespan_that_an_application_has_runs_inside_that_of_the_database(db):
+    seen = []
+
+    @asynccontextmanager
+    async def lifespan(_):
+        async with db.session() as s:
+            seen.append(await s.scalar(text("select 1")))
+        yield {"mine": "kept"}
+        async with db.session() as s:
+            seen.append(await s.scalar(text("select 2")))
+
+    app = FastAPI(lifespan=lifespan)
+    install(app, db)
+    async with app.router.lifespan_context(app) as state:
+        assert state == {"mine": "kept"}
+    assert seen == [1, 2]
+
+
+SERVICE = """
+import sys, uvicorn
+from fastapi import FastAPI
+from pulsepool import Database
+from pulsepool.fastapi import install
+app = FastAPI(debug={debug})
+install(app, Database("postgresql://ed:planted@127.0.0.1:1/edbot"))
+uvicorn.run(app, port=0)
+"""
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_start_that_fails_is_one_line_and_an_exit_code_and_a_traceback_only_in_debug(debug):
+    done = subprocess.run(
+        [sys.executable, "-c", SERVICE.format(debug=debug)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode != 0
+    assert "pulsepool.DatabaseUnavailable: nothing listens at 127.0.0.1:1" in done.stderr
+    assert "hint: start PostgreSQL there" in done.stderr
+    assert ("Traceback" in done.stderr) is debug
+    assert "planted" not in done.stderr

@@ -1,0 +1,306 @@
+"""`session()` and `sync_session()` against a real server: what is kept, what is undone, what is left behind."""
+
+import asyncio
+import contextlib
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import TimeoutError as AlchemyTimeout
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from pulsepool import BlockedLoop, CommitUnknown, Database, DatabaseUnavailable, PoolClosed, PoolTimeout
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Note(Base):
+    __tablename__ = "note"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    body: Mapped[str]
+
+
+@pytest.fixture
+async def db(pg_url):
+    async with Database(pg_url, max_size=3, acquire_timeout=0.3) as database:
+        async with database.async_engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        yield database
+        assert database.async_engine.pool.checkedout() == 0, "a test left a connection behind"
+
+
+async def notes(db: Database) -> list[str]:
+    async with db.session() as s:
+        return list(await s.scalars(text("select body from note order by id")))
+
+
+async def backend_pid(s) -> int:
+    return await s.scalar(text("select pg_backend_pid()"))
+
+
+async def terminate(db: Database, pid: int) -> None:
+    """End a backend from outside, and wait until it is gone."""
+    async with db.session() as s:
+        assert await s.scalar(text("select pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+
+
+async def waiting_in(db: Database, event: str) -> None:
+    """Return once some backend of this database waits for `event`."""
+    async with db.async_engine.connect() as c, asyncio.timeout(5):
+        await c.execution_options(isolation_level="AUTOCOMMIT")  # in one transaction the view would never change
+        while not await c.scalar(
+            text("select count(*) from pg_stat_activity where wait_event = :e and datname = current_database()"),
+            {"e": event},
+        ):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_session_commits_on_success_and_its_objects_stay_readable(db):
+    async with db.session() as s:
+        note = Note(body="kept")
+        s.add(note)
+    assert note.body == "kept"
+    assert await notes(db) == ["kept"]
+
+
+async def test_a_session_rolls_back_on_any_error_which_passes_through(db):
+    with pytest.raises(KeyError, match="mine"):
+        async with db.session() as s:
+            s.add(Note(body="undone"))
+            await s.flush()
+            raise KeyError("mine")
+    assert await notes(db) == []
+
+
+async def test_the_server_hears_nothing_before_the_first_statement(db):
+    async with db.session() as s:
+        assert db.async_engine.pool.checkedout() == 0
+        await s.execute(text("select 1"))
+        assert db.async_engine.pool.checkedout() == 1
+
+
+async def test_a_cancelled_session_is_undone_and_its_connection_is_home(db):
+    async def work() -> None:
+        async with db.session() as s:
+            await s.execute(text("insert into note (body) values ('undone')"))
+            await s.execute(text("select pg_sleep(60)"))
+
+    task = asyncio.create_task(work())
+    await waiting_in(db, "PgSleep")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert db.async_engine.pool.checkedout() == 0
+    assert await notes(db) == []
+
+
+async def test_a_second_cancellation_during_the_undoing_leaves_no_connection_behind(db, monkeypatch):
+    working, undoing = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        async with db.session() as s:
+            await s.execute(text("insert into note (body) values ('undone')"))
+            rollback = s.rollback
+
+            async def slow_rollback() -> None:
+                undoing.set()
+                await asyncio.sleep(0.05)
+                await rollback()
+
+            monkeypatch.setattr(s, "rollback", slow_rollback)
+            working.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await working.wait()
+    task.cancel()
+    await undoing.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert db.async_engine.pool.checkedout() == 0
+    assert await notes(db) == []
+
+
+async def test_undoing_that_takes_too_long_gives_the_connection_up(db, monkeypatch, caplog):
+    monkeypatch.setattr("pulsepool.sessions.CLEANUP", 0.05)
+    with pytest.raises(KeyError):
+        async with db.session() as s:
+            await s.execute(text("select 1"))
+            monkeypatch.setattr(s, "rollback", asyncio.Event().wait)
+            raise KeyError
+    assert "its connection is given up" in caplog.text
+
+
+async def test_undoing_that_fails_is_logged_and_hides_no_error(db, monkeypatch, caplog):
+    async def broken() -> None:
+        raise OSError("rollback failed")
+
+    with pytest.raises(KeyError, match="mine"):
+        async with db.session() as s:
+            await s.execute(text("select 1"))
+            monkeypatch.setattr(s, "rollback", broken)
+            raise KeyError("mine")
+    assert "undoing a transaction failed: OSError: rollback failed" in caplog.text
+
+
+async def test_a_commit_that_a_deferred_constraint_refuses_raises_and_keeps_nothing(db):
+    async with db.session() as s:
+        await s.execute(text("alter table note add unique (body) deferrable initially deferred"))
+    with pytest.raises(IntegrityError):
+        async with db.session() as s:
+            s.add_all([Note(body="twice"), Note(body="twice")])
+    assert await notes(db) == []
+
+
+async def test_a_connection_lost_in_a_transaction_is_unavailable_and_the_next_session_works(db):
+    with pytest.raises(DatabaseUnavailable, match="lost inside a transaction"):
+        async with db.session() as s:
+            await terminate(db, await backend_pid(s))
+            await s.execute(text("select 1"))
+    assert await notes(db) == []
+
+
+async def test_a_connection_lost_before_commit_was_sent_is_unavailable_and_not_unknown(db):
+    with pytest.raises(DatabaseUnavailable):
+        async with db.session() as s:
+            s.add(Note(body="undone"))
+            await s.flush()
+            connection = (await (await s.connection()).get_raw_connection()).driver_connection
+            await terminate(db, await backend_pid(s))
+            async with asyncio.timeout(5):
+                while not connection.is_closed():
+                    await asyncio.sleep(0.005)
+    assert await notes(db) == []
+
+
+async def test_a_connection_lost_while_commit_was_under_way_is_unknown(db):
+    async with db.session() as s:
+        await s.execute(
+            text(
+                "create function nap() returns trigger language plpgsql as "
+                "$$ begin perform pg_sleep(60); return new; end $$"
+            )
+        )
+        await s.execute(
+            text(
+                "create constraint trigger nap after insert on note "
+                "deferrable initially deferred for each row execute function nap()"
+            )
+        )
+    pids: list[int] = []
+
+    async def work() -> None:
+        async with db.session() as s:
+            pids.append(await backend_pid(s))
+            s.add(Note(body="who knows"))
+
+    task = asyncio.create_task(work())
+    await waiting_in(db, "PgSleep")
+    await terminate(db, pids[0])
+    with pytest.raises(CommitUnknown, match="may or may not"):
+        await task
+
+
+async def test_a_full_pool_says_how_full_and_catches_as_sqlalchemys_timeout(db):
+    async with contextlib.AsyncExitStack() as held:
+        for _ in range(3):
+            await (await held.enter_async_context(db.session())).execute(text("select 1"))
+        with pytest.raises(
+            PoolTimeout, match=r"no connection within 0\.3 s from pool 'main' \(3 of 3 in use, 0 waiting\)"
+        ) as full:
+            async with db.session() as s:
+                await s.execute(text("select 1"))
+    assert isinstance(full.value, AlchemyTimeout)
+    assert isinstance(full.value, TimeoutError)
+
+
+async def test_one_waiter_more_than_allowed_is_turned_away_at_once(pg_url):
+    async with Database(pg_url, max_size=1, max_waiting=1, acquire_timeout=30) as db, db.session() as holder:
+        await holder.execute(text("select 1"))
+
+        async def ask() -> int:
+            async with db.session() as s:
+                return await s.scalar(text("select 1"))
+
+        waiter = asyncio.create_task(ask())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        async with asyncio.timeout(1):
+            with pytest.raises(PoolTimeout, match="max_waiting=1"):
+                await ask()
+        await holder.close()
+        assert await waiter == 1
+
+
+async def test_a_sync_session_commits_rolls_back_and_is_refused_on_a_running_loop(db):
+    def add(body: str, *, fail: bool) -> None:
+        with db.sync_session() as s:
+            s.add(Note(body=body))
+            s.flush()
+            if fail:
+                raise KeyError(body)
+
+    await asyncio.to_thread(add, "kept", fail=False)
+    with pytest.raises(KeyError):
+        await asyncio.to_thread(add, "undone", fail=True)
+    assert await notes(db) == ["kept"]
+    with pytest.raises(BlockedLoop, match="event loop"), db.sync_session():
+        pytest.fail("a sync session was lent on a running loop")
+
+
+async def test_a_sync_connection_lost_in_a_transaction_is_unavailable(db):
+    def work(loop) -> None:
+        with db.sync_session() as s:
+            pid = s.scalar(text("select pg_backend_pid()"))
+            asyncio.run_coroutine_threadsafe(terminate(db, pid), loop).result(10)
+            s.execute(text("select 1"))
+
+    with pytest.raises(DatabaseUnavailable):
+        await asyncio.to_thread(work, asyncio.get_running_loop())
+
+
+async def test_a_sync_commit_that_is_lost_under_way_is_unknown(db):
+    async with db.session() as s:
+        await s.execute(
+            text(
+                "create function nap() returns trigger language plpgsql as "
+                "$$ begin perform pg_sleep(60); return new; end $$"
+            )
+        )
+        await s.execute(
+            text(
+                "create constraint trigger nap after insert on note "
+                "deferrable initially deferred for each row execute function nap()"
+            )
+        )
+    pids: list[int] = []
+
+    def work() -> None:
+        with db.sync_session() as s:
+            pids.append(s.scalar(text("select pg_backend_pid()")))
+            s.add(Note(body="who knows"))
+
+    task = asyncio.create_task(asyncio.to_thread(work))
+    await waiting_in(db, "PgSleep")
+    await terminate(db, pids[0])
+    with pytest.raises(CommitUnknown):
+        await task
+
+
+async def test_before_start_and_after_stop_a_session_is_refused_with_the_remedy(pg_url):
+    db = Database(pg_url)
+    with pytest.raises(PoolClosed, match="not started"):
+        async with db.session():
+            pytest.fail("a session was lent before the start")
+    async with db:
+        pass
+    with pytest.raises(PoolClosed, match="async with database"):
+        async with db.session():
+            pytest.fail("a session was lent after the stop")
+    with pytest.raises(PoolClosed), db.sync_session():
+        pytest.fail("a session was lent after the stop")
+    with pytest.raises(PoolClosed, match="closed"):
+        await db.async_engine.connect()
