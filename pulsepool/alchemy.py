@@ -40,6 +40,8 @@ LOST = ("08", "57P01", "57P02", "57P03")
 class PoolTimeout(errors.PoolTimeout, AlchemyTimeout):
     """`pulsepool.PoolTimeout`, which an `except sqlalchemy.exc.TimeoutError` written for another pool still catches."""
 
+    __module__ = "pulsepool"
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the public class, whose name this one bears."""
         return errors.PoolTimeout, (self.message,), {"hint": self.hint}

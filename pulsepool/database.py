@@ -110,7 +110,8 @@ class Database:
             await self.stop(deadline=1.0)
             raise
         self._started = True
-        logger.info("database %r started: %s, at most %d connections", self.name, self.dsn, self.settings.max_size)
+        address = self.dsn.replace(driver=None)
+        logger.info("database %r started: %s, at most %d connections", self.name, address, self.settings.max_size)
 
     async def stop(self, deadline: float = 10.0) -> None:
         """Refuse new work, wait for the work under way, and be closed `deadline` seconds from now at the latest.

@@ -20,7 +20,8 @@ class PulsePoolError(Exception):
 
     def __init_subclass__(cls) -> None:
         """Show the name that people import, `pulsepool.PoolTimeout`, in tracebacks."""
-        cls.__module__ = "pulsepool"
+        if cls.__module__ == __name__:
+            cls.__module__ = "pulsepool"
 
     def __str__(self) -> str:
         return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message

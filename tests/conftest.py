@@ -8,7 +8,6 @@ always an embedded server's, whatever the environment says: the tests never touc
 import contextlib
 import itertools
 import os
-import secrets
 import shutil
 import signal
 import tempfile
@@ -19,9 +18,7 @@ from pathlib import Path
 import pytest
 
 from pulsepool.embedded import EmbeddedPostgres
-
-PLANTED = f"pl4nted!@:/?#[]%+&= {secrets.token_hex(8)}"
-"""The server's password: hard to encode, easy to look for. `test_secrets` looks for it everywhere."""
+from tests.planted import PLANTED
 
 _folder = Path(tempfile.mkdtemp(prefix="pulsepool-tests-"))
 _folder.chmod(0o711)  # as root, the server runs as another user, who has to pass through

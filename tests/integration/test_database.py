@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from pulsepool import ConfigurationError, Database, DatabaseUnavailable, Dsn, PoolClosed, PulsePoolError
-from tests.conftest import PLANTED
+from tests.planted import PLANTED
 
 
 async def show(db: Database, name: str) -> str:
