@@ -1,0 +1,1 @@
+"""EDBotv8: questions of an emergency department, answered from its own documents."""

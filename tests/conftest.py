@@ -7,6 +7,7 @@ always an embedded server's, whatever the environment says: the tests never touc
 
 import contextlib
 import itertools
+import logging
 import os
 import shutil
 import signal
@@ -49,6 +50,18 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_folder, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def _logging_stays_as_it_was() -> Iterator[None]:
+    """The service sets the root logger up when it starts; the next test must not notice."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.setLevel(level)
+    for handler in root.handlers:
+        if handler not in handlers:
+            root.removeHandler(handler)
+
+
 @pytest.fixture(scope="session")
 def pg_server() -> EmbeddedPostgres:
     """A server that stays up; tests that stop, freeze or kill one start their own."""
@@ -68,6 +81,13 @@ def pg_url(pg_server: EmbeddedPostgres) -> Iterator[str]:
 def own_server() -> Iterator[EmbeddedPostgres]:
     """A server that this test may kill."""
     with EmbeddedPostgres(_folder / f"own_{next(_numbers)}", password="own", durable=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def mortal() -> Iterator[EmbeddedPostgres]:
+    """A server that this module may freeze, kill and start again."""
+    with EmbeddedPostgres(_folder / f"mortal_{next(_numbers)}", password=PLANTED, durable=False) as server:
         yield server
 
 

@@ -1,0 +1,1 @@
+"""The database: entities, both ways to reach it, and its migrations."""

@@ -1,0 +1,29 @@
+"""The statements behind the lists; the asynchronous and the synchronous endpoints send the same ones."""
+
+from sqlalchemy import Select, func, select
+
+from src.models.entities import Contact, Document, QueryType
+
+
+def documents(kind: QueryType | None, *, limit: int, offset: int) -> Select[Document]:
+    """Documents by slug, of one type or of all."""
+    statement = select(Document).order_by(Document.slug).limit(limit).offset(offset)
+    return statement if kind is None else statement.where(Document.type == kind)
+
+
+def count_documents(kind: QueryType | None) -> Select[int]:
+    """How many `documents` would give without a limit."""
+    statement = select(func.count()).select_from(Document)
+    return statement if kind is None else statement.where(Document.type == kind)
+
+
+def contacts(service: str | None, *, limit: int, offset: int) -> Select[Contact]:
+    """On-call contacts by service, whoever is called first coming first; `service` in any case."""
+    statement = select(Contact).order_by(Contact.service, Contact.priority, Contact.role).limit(limit).offset(offset)
+    return statement if service is None else statement.where(func.lower(Contact.service) == service.lower())
+
+
+def count_contacts(service: str | None) -> Select[int]:
+    """How many `contacts` would give without a limit."""
+    statement = select(func.count()).select_from(Contact)
+    return statement if service is None else statement.where(func.lower(Contact.service) == service.lower())
