@@ -21,6 +21,9 @@ from pulsepool.settings import DatabaseOptions, DatabaseSettings
 
 logger = logging.getLogger("pulsepool")
 
+WITHOUT_EFFECT = {"max_idle", "keepalive", "leak_after", "pgbouncer"}
+"""Settings that SQLAlchemy's own pool cannot honour: said loudly rather than taken silently."""
+
 SYNC_DRIVERS = ("psycopg", "psycopg2")
 """In order of preference, when the address names none of them."""
 
@@ -57,6 +60,8 @@ class Database:
         self._gate = Gate(name, settings)
         self._sync_gate = Gate(f"{name} (sync)", settings)
         self._started = False
+        for setting in sorted(WITHOUT_EFFECT & settings.model_fields_set):
+            logger.warning("database %r: %s has no effect yet", name, setting)
 
     def __repr__(self) -> str:
         state = "started" if self._started else "not started"

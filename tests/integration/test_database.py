@@ -261,3 +261,11 @@ def test_a_bad_address_is_refused_before_anything_connects(address):
         Database(address)
     assert isinstance(refused.value, PulsePoolError)
     assert refused.value.hint
+
+
+def test_a_setting_that_has_no_effect_yet_is_said_loudly(caplog):
+    Database("postgres://ed@db1/edbot", max_size=5, leak_after=3, keepalive=None)
+    assert [record.message for record in caplog.records] == [
+        "database 'main': keepalive has no effect yet",
+        "database 'main': leak_after has no effect yet",
+    ]

@@ -176,7 +176,9 @@ async def test_a_connection_lost_before_commit_was_sent_is_unavailable_and_not_u
     assert await notes(db) == []
 
 
-async def test_a_connection_lost_while_commit_was_under_way_is_unknown(db):
+@pytest.fixture
+async def napping_commits(db):
+    """Each commit of a new note takes a minute."""
     async with db.session() as s:
         await s.execute(
             text(
@@ -190,6 +192,10 @@ async def test_a_connection_lost_while_commit_was_under_way_is_unknown(db):
                 "deferrable initially deferred for each row execute function nap()"
             )
         )
+
+
+@pytest.mark.usefixtures("napping_commits")
+async def test_a_connection_lost_while_commit_was_under_way_is_unknown(db):
     pids: list[int] = []
 
     async def work() -> None:
@@ -262,20 +268,8 @@ async def test_a_sync_connection_lost_in_a_transaction_is_unavailable(db):
         await asyncio.to_thread(work, asyncio.get_running_loop())
 
 
+@pytest.mark.usefixtures("napping_commits")
 async def test_a_sync_commit_that_is_lost_under_way_is_unknown(db):
-    async with db.session() as s:
-        await s.execute(
-            text(
-                "create function nap() returns trigger language plpgsql as "
-                "$$ begin perform pg_sleep(60); return new; end $$"
-            )
-        )
-        await s.execute(
-            text(
-                "create constraint trigger nap after insert on note "
-                "deferrable initially deferred for each row execute function nap()"
-            )
-        )
     pids: list[int] = []
 
     def work() -> None:
