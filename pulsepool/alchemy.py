@@ -33,6 +33,9 @@ from pulsepool.settings import DatabaseSettings
 VALIDATION_TIMEOUT = 1.0
 """Seconds that an idle connection has to answer `SELECT 1` before it is taken for dead."""
 
+ASYNCPG_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What asyncpg itself raises; SQLAlchemy before 2.1 lets it through at connect."""
+
 LOST = ("08", "57P01", "57P02", "57P03")
 """SQLSTATEs, or their class, after which a connection is of no use, whatever its socket says (HikariCP's list)."""
 
@@ -211,7 +214,7 @@ def _listen(engine: Engine, dsn: Dsn, settings: DatabaseSettings, gate: Gate) ->
             cparams["password"] = _password(settings, is_async=is_async)
         try:
             return dialect.connect(*cargs, **cparams)
-        except (dialect.loaded_dbapi.Error, OSError) as error:
+        except (dialect.loaded_dbapi.Error, *ASYNCPG_ERRORS, OSError) as error:
             raise unavailable(error, dsn, connect_timeout=settings.connect_timeout) from error
 
     @event.listens_for(engine, "handle_error")
@@ -271,6 +274,6 @@ def _validate_idle(engine: Engine, gate: Gate, validate_after: float) -> None:
             return
         try:
             await_only(connection.execute("SELECT 1", timeout=VALIDATION_TIMEOUT))
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (*ASYNCPG_ERRORS, OSError) as error:
             connection.terminate()  # at once: a polite good-bye would wait for a server that does not answer
             raise DisconnectionError("this connection does not answer any more") from error
