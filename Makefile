@@ -6,9 +6,9 @@ BIN := .venv/bin
 STAMP := .venv/.set-up
 WANTED := -e '.[fastapi,sync,embedded,dev]' -r requirements.v8.txt
 
-.PHONY: run test health gates pictures constraints lint typecheck contracts setup clean help
+.PHONY: run test health gates pictures constraints compat lint typecheck contracts setup clean help
 
-run: setup  ## EDBotv8 with its own PostgreSQL, on http://127.0.0.1:$(PORT)
+run: setup  ## EDBotv8 with its own PostgreSQL, on http://127.0.0.1:8001 or PORT=…
 	@exec $(BIN)/python -m src --port $(PORT)
 
 test: setup lint typecheck contracts  ## lint, types, import contracts, all tests, coverage
@@ -16,20 +16,20 @@ test: setup lint typecheck contracts  ## lint, types, import contracts, all test
 	$(BIN)/python -m coverage report --include=src/models/async_database.py --fail-under=90
 	$(BIN)/python -m coverage report --include='pulsepool/*' --fail-under=90
 
-health: setup  ## how the service is: a table, the score, and an exit code
-	@$(BIN)/python -m src.observability
+health: setup  ## how the service is (or its parts, when it does not run): a table, the score, an exit code
+	@$(BIN)/python -m src.observability --port $(PORT)
 
-gates: setup  ## PRP-27's six validation gates, each with its result
+gates: setup  ## PRP-27's six validation gates on a server of their own, each with its result
 	@$(BIN)/python -m tests.gates
 
 pictures: setup  ## the pictures of the README, taken anew
 	@$(BIN)/python -m tests.pictures
 
-lint: setup
+lint: setup  ## ruff: linter and formatter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-typecheck: setup
+typecheck: setup  ## mypy, strict
 	$(BIN)/mypy
 
 contracts: setup  ## the arrows of the house
@@ -39,7 +39,8 @@ setup: $(STAMP)  ## .venv with pinned versions; nothing to do when it is there
 
 # Installed again only when what to install has changed. uv where present, for its speed; pip does the same.
 $(STAMP): pyproject.toml requirements.v8.txt constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11; name another: make PYTHON=python3.12 …"; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@if command -v uv >/dev/null; then \
 		uv pip install --quiet --python $(BIN)/python $(WANTED) -c constraints.txt; \
 	else \
@@ -49,12 +50,15 @@ $(STAMP): pyproject.toml requirements.v8.txt constraints.txt
 
 constraints:  ## pin what an environment made anew today would have
 	rm -rf .venv/renew && $(PYTHON) -m venv .venv/renew
-	.venv/renew/bin/python -m pip install --quiet $(WANTED)
+	.venv/renew/bin/python -m pip install --quiet $(WANTED) -e '.[metrics,otel,cli]'
 	(echo '# Versions that `make test` passed with; renew with `make constraints`.'; \
 		.venv/renew/bin/python -m pip list --format=freeze | grep -viE '^(pip|setuptools|pulsepool)==') > constraints.txt
 	rm -rf .venv/renew
 
-clean:  ## forget the environment and the embedded server's data
+compat: setup  ## the FastAPI integration on twenty versions of FastAPI, and the library on its lowest versions
+	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/compat.sh
+
+clean:  ## forget the environment and the embedded server's data (kept in /var/tmp for a clone that others cannot enter)
 	rm -rf .venv .pulsepool
 
 help:

@@ -1,7 +1,9 @@
 """`Database`: one address, both engines, a start that checks and a stop that ends."""
 
+import asyncio
 import importlib.util
 import logging
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import cached_property
@@ -9,11 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
+from pydantic import SecretStr
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
-from pulsepool.alchemy import Gate, build_async_engine, build_sync_engine, close_async_engine
+from pulsepool.alchemy import Gate, build_async_engine, build_sync_engine, close_engines
 from pulsepool.dsn import Dsn
 from pulsepool.errors import ConfigurationError, PoolClosed
 from pulsepool.sessions import sync_unit_of_work, unit_of_work
@@ -32,14 +35,20 @@ class Database:
     """A PostgreSQL database with an async and a sync engine from one address.
 
     `address`: whatever `Dsn.parse` takes, or a `Dsn`. `name`: how logs and errors call it. The options are those of
-    `DatabaseSettings`, whose environment has no say here; `Database.from_env()` is for that.
+    `DatabaseSettings` that are not the address; the environment has no say, `Database.from_env()` is for that.
     Raises `ConfigurationError` for an address or an option that is wrong; connects to nothing yet.
     """
 
+    name = "?"
+    _started = False
+    _users = 0
+
     def __init__(self, address: str | Dsn, *, name: str = "main", **options: Unpack[DatabaseOptions]) -> None:
-        self._setup(
-            address if isinstance(address, Dsn) else Dsn.parse(address), DatabaseSettings.explicit(**options), name
-        )
+        settings = DatabaseSettings.explicit(**options)
+        dsn = address if isinstance(address, Dsn) else Dsn.parse(address)
+        if isinstance(settings.password, SecretStr):
+            dsn = dsn.merge(password=settings.password)
+        self._setup(dsn, settings, name)
 
     @classmethod
     def from_env(cls, prefix: str = "DB_", *, name: str = "main", env_file: str | Path | None = ".env") -> Self:
@@ -59,22 +68,34 @@ class Database:
         self.settings = settings
         self._gate = Gate(name, settings)
         self._sync_gate = Gate(f"{name} (sync)", settings)
-        self._started = False
+        self._making = threading.RLock()  # two threads that are first must not make two engines
+        self._changing = asyncio.Lock()
         for setting in sorted(WITHOUT_EFFECT & settings.model_fields_set):
             logger.warning("database %r: %s has no effect yet", name, setting)
 
     def __repr__(self) -> str:
         state = "started" if self._started else "not started"
-        return f"<Database {self.name}: {self.dsn}, {state}>"
+        address = vars(self).get("dsn", "no address")  # a traceback may show one that was not made
+        return f"<Database {self.name}: {address}, {state}>"
 
-    @cached_property
+    @property
     def async_engine(self) -> AsyncEngine:
         """An ordinary SQLAlchemy engine on asyncpg."""
+        with self._making:
+            return self._async_engine
+
+    @property
+    def sync_engine(self) -> Engine:
+        """An ordinary synchronous SQLAlchemy engine, on the driver that the address names, or psycopg, or psycopg2."""
+        with self._making:
+            return self._sync_engine
+
+    @cached_property
+    def _async_engine(self) -> AsyncEngine:
         return build_async_engine(self.dsn, self.settings, self._gate)
 
     @cached_property
-    def sync_engine(self) -> Engine:
-        """An ordinary synchronous SQLAlchemy engine, on the driver that the address names, or psycopg, or psycopg2."""
+    def _sync_engine(self) -> Engine:
         return build_sync_engine(self.dsn, self.settings, self._sync_gate, self._sync_driver())
 
     def _sync_driver(self) -> str:
@@ -88,11 +109,11 @@ class Database:
 
     @cached_property
     def _sessions(self) -> async_sessionmaker[AsyncSession]:
-        return async_sessionmaker(self.async_engine, expire_on_commit=False)
+        return async_sessionmaker(self.async_engine, expire_on_commit=False, close_resets_only=False)
 
     @cached_property
     def _sync_sessions(self) -> sessionmaker[Session]:
-        return sessionmaker(self.sync_engine, expire_on_commit=False)
+        return sessionmaker(self.sync_engine, expire_on_commit=False, close_resets_only=False)
 
     def open(self) -> None:
         """Let both engines lend connections, again after a `stop()`; connects to nothing."""
@@ -102,44 +123,52 @@ class Database:
         """Open `min_size` connections, at least one: what cannot work is known now, not with the first user.
 
         Raises `DatabaseUnavailable` or `ConfigurationError` naming what is wrong and the remedy; then nothing stays
-        open. Starting twice is no error.
+        open. Starting what is started is no error; of two who start at the same time, the second waits for the first.
         """
-        if self._started:
-            return
-        self.open()
-        try:
-            async with AsyncExitStack() as held:
-                for _ in range(max(self.settings.min_size, 1)):
-                    await held.enter_async_context(self.async_engine.connect())
-        except BaseException:
-            await self.stop(deadline=1.0)
-            raise
-        self._started = True
-        address = self.dsn.replace(driver=None)
-        logger.info("database %r started: %s, at most %d connections", self.name, address, self.settings.max_size)
+        async with self._changing:
+            if self._started:
+                return
+            self.open()
+            try:
+                async with AsyncExitStack() as held:
+                    for _ in range(max(self.settings.min_size, 1)):
+                        await held.enter_async_context(self.async_engine.connect())
+            except BaseException:
+                await self._close(deadline=1.0)
+                raise
+            self._started = True
+        address, most = self.dsn.replace(driver=None), self.settings.max_size
+        logger.info("database %r started: %s, at most %d connections for each engine", self.name, address, most)
 
     async def stop(self, deadline: float = 10.0) -> None:
         """Refuse new work, wait for the work under way, and be closed `deadline` seconds from now at the latest.
 
-        Sessions that still hold a connection near the end lose it: their next statement raises `DatabaseUnavailable`.
+        Sessions that still hold a connection near the end lose it: their next statement raises `DatabaseUnavailable`,
+        and so does that of callers who wait. Of synchronous ones the statement is cancelled; the connection is closed
+        when its thread gives it back.
         """
+        async with self._changing:
+            await self._close(deadline)
+
+    async def _close(self, deadline: float) -> None:
         self._started = False
         self._gate.closed = self._sync_gate.closed = True
-        if "async_engine" in self.__dict__:
-            ended = await close_async_engine(self.async_engine, self._gate, deadline=deadline)
-            if ended:
-                logger.warning("database %r stopped while %d connections were still held", self.name, ended)
-        if "sync_engine" in self.__dict__:
-            self.sync_engine.dispose()
+        engines = vars(self)
+        ended = await close_engines(engines.get("_async_engine"), engines.get("_sync_engine"), deadline=deadline)
+        if ended:
+            logger.warning("database %r stopped while %d connections were still held", self.name, ended)
 
     async def __aenter__(self) -> Self:
         await self.start()
+        self._users += 1
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.stop()
+        self._users -= 1
+        if self._users == 0:  # the last `async with` of those around each other
+            await self.stop()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -155,8 +184,10 @@ class Database:
 
     @contextmanager
     def sync_session(self) -> Iterator[Session]:
-        """The same on the sync engine, for a thread of its own. Raises `BlockedLoop` where an event loop is running."""
-        self._require_started()
+        """The same on the sync engine, for a script, or a thread of its own. Raises `BlockedLoop` on a running loop.
+
+        Works without `start()`, which a script has no loop for; after `stop()` it raises `PoolClosed`.
+        """
         with sync_unit_of_work(self._sync_sessions()) as session:
             yield session
 

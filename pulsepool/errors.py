@@ -32,7 +32,7 @@ class ConfigurationError(PulsePoolError, ValueError):
 
 
 class PoolClosed(PulsePoolError):
-    """The database was asked for work before `start()` or after `stop()`."""
+    """A session was asked for before `start()`, or a connection after `stop()`."""
 
 
 class PoolTimeout(PulsePoolError, TimeoutError):

@@ -11,10 +11,14 @@ from contextlib import asynccontextmanager
 from types import FrameType
 from typing import Annotated, Any
 
-import fastapi.routing
-from fastapi import Depends, FastAPI, Request
+try:
+    import fastapi.routing
+except ImportError as error:
+    raise ImportError("pulsepool.fastapi needs FastAPI: pip install 'pulsepool[fastapi]'") from error
+from fastapi import Depends, FastAPI, WebSocket, status
 from fastapi.requests import HTTPConnection
 from fastapi.responses import JSONResponse, Response
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,37 +30,48 @@ logger = logging.getLogger("pulsepool.fastapi")
 RETRY_AFTER = 2
 """Seconds that a refused client is asked to wait: the server of a crash test accepts again after one."""
 
+FOR_NOW = ("25006", "40001", "40P01", "53", "55P03", "57014", "57P05", "58030")
+"""SQLSTATEs, or their class, of a server that will not do it now: read-only, in conflict, out of room, locked, slow."""
+
 BUSY = "The service is busy. Try again in a moment."
 DOWN = "The service cannot reach its database. Try again in a moment."
 UNKNOWN = "The outcome of this request is not known. Look whether it was done before sending it again."
 
 
-def install(app: FastAPI, db: Database) -> None:
+def install(app: FastAPI, db: Database, *, stop_deadline: float = 10.0) -> None:
     """Start and stop `db` with `app`, around the lifespan that it has, and answer database trouble as problem+json.
 
     `PoolTimeout`, `PoolClosed` and `DatabaseUnavailable` become 503 with `Retry-After`, `CommitUnknown` becomes 500;
-    what happened goes to the log and not to the client. A database that is wrong at start ends the start with one
-    line instead of a traceback, unless `app.debug`. Call it once, before the application starts.
+    what happened goes to the log and not to the client. 503 is also the answer for a server that is read-only, out of
+    room or too slow, and for a serialization failure; its other errors stay the application's. A database that is wrong
+    at start ends the start with one line instead of a traceback, unless `app.debug`. Stopping takes `stop_deadline`
+    seconds at most. Call it once, before the application starts.
     """
     app.state.pulsepool = db
-    app.router.lifespan_context = _lifespan_around(app, db)
+    app.router.lifespan_context = _lifespan_around(app, db, stop_deadline)
     for trouble in (PoolTimeout, PoolClosed, DatabaseUnavailable, CommitUnknown):
         app.add_exception_handler(trouble, _refuse)
+    app.add_exception_handler(DBAPIError, _refuse_for_now)
     app.add_middleware(PlainStartup)
 
 
-def _lifespan_around(app: FastAPI, db: Database) -> Any:
+def _lifespan_around(app: FastAPI, db: Database, stop_deadline: float) -> Any:
     inner = app.router.lifespan_context
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
-        async with db, inner(app) as state:
-            yield state
+        await db.start()
+        try:
+            async with inner(app) as state:
+                yield state
+        finally:
+            await db.stop(stop_deadline)
 
     return lifespan
 
 
-def _database(connection: HTTPConnection) -> Database:
+async def _database(connection: HTTPConnection) -> Database:
+    # No plain `def`: FastAPI would call that in a worker thread, and have each request wait for a free one.
     db = getattr(connection.app.state, "pulsepool", None)
     if not isinstance(db, Database):
         raise PoolClosed("this application has no database", hint="call pulsepool.fastapi.install(app, db)")
@@ -70,7 +85,7 @@ DatabaseDep = Annotated[Database, Depends(_database)]
 async def _session(connection: HTTPConnection, db: DatabaseDep) -> AsyncIterator[AsyncSession]:
     async with db.session() as session:
         yield session
-        if (status := _status_to_send(connection)) is not None and status >= 400:
+        if (code := _status_to_send(connection)) is not None and code >= 400:
             await session.rollback()
 
 
@@ -112,19 +127,30 @@ def _warn_once_that_returned_errors_commit() -> None:
     )
 
 
-async def _refuse(request: Request, error: Exception) -> JSONResponse:
-    """Tell the client when to come back, and the log what happened."""
-    logger.error("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
+async def _refuse(connection: Any, error: Exception) -> Any:
+    """Tell the client when to come back, and the log what happened. `connection`: a `Request` or a `WebSocket`."""
+    method = connection.scope.get("method", "websocket")
+    logger.error("%s %s: %s: %s", method, connection.url.path, type(error).__name__, error)
+    if isinstance(connection, WebSocket):
+        await connection.close(status.WS_1013_TRY_AGAIN_LATER)
+        return None
     if isinstance(error, CommitUnknown):
         return _problem(500, "Outcome unknown", UNKNOWN)
     busy = isinstance(error, PoolTimeout)
     return _problem(503, "Busy" if busy else "Unavailable", BUSY if busy else DOWN, {"Retry-After": str(RETRY_AFTER)})
 
 
-def _problem(status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+async def _refuse_for_now(connection: Any, error: Exception) -> Any:
+    """The same for a server that answers, but not with this; any other error of the database stays what it is."""
+    if isinstance(error, DBAPIError) and (getattr(error.orig, "sqlstate", None) or "").startswith(FOR_NOW):
+        return await _refuse(connection, error.orig if isinstance(error.orig, Exception) else error)
+    raise error
+
+
+def _problem(code: int, title: str, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """RFC 9457's body; nothing in it that a stranger may not know."""
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    return JSONResponse(body, status, {"Cache-Control": "no-store", **(headers or {})}, "application/problem+json")
+    body = {"type": "about:blank", "title": title, "status": code, "detail": detail}
+    return JSONResponse(body, code, {"Cache-Control": "no-store", **(headers or {})}, "application/problem+json")
 
 
 class PlainStartup:

@@ -10,12 +10,13 @@ from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from pulsepool.alchemy import Unanswered
 from pulsepool.errors import BlockedLoop, CommitUnknown, DatabaseUnavailable
 
 logger = logging.getLogger("pulsepool.sessions")
 
 CLEANUP = 5.0
-"""Seconds that undoing a transaction may take before its connection is given up; as long as a connect may take."""
+"""Seconds that undoing a transaction may take before its connection is given up: the default of a connect."""
 
 GIVING_UP = 3.0
 """Seconds for ending a connection that was given up; SQLAlchemy's own good-bye to asyncpg takes two at most."""
@@ -26,20 +27,16 @@ async def unit_of_work(session: AsyncSession) -> AsyncIterator[AsyncSession]:
     """Lend `session` for one transaction: commit at the end, roll back on any error or cancellation, always close.
 
     Raises what the body or the commit raised; but a connection lost on the way becomes `DatabaseUnavailable`, and one
-    lost while COMMIT was under way `CommitUnknown`. Undoing is shielded from cancellation and takes 5 s at most.
+    lost or silent while COMMIT was under way `CommitUnknown`. Undoing is shielded from cancellation, and bounded by
+    `CLEANUP` and `GIVING_UP`, 8 s together.
     """
     try:
         yield session
-        try:
-            await session.commit()
-        except DBAPIError as error:
-            if _lost_in_commit(error):
-                raise _commit_unknown(error) from error
-            raise
+        await session.commit()
     except BaseException as error:
         await _settle(_undo(session))
-        if isinstance(error, DBAPIError) and error.connection_invalidated:
-            raise _lost(error) from error
+        if (typed := _if_lost(error)) is not None:
+            raise typed from error
         raise
     else:
         await session.close()  # nothing is left to say to the server, so nothing here can wait or be cancelled
@@ -51,18 +48,17 @@ def sync_unit_of_work(session: Session) -> Iterator[Session]:
     _refuse_running_loop()
     try:
         yield session
-        try:
-            session.commit()
-        except DBAPIError as error:
-            if _lost_in_commit(error):
-                raise _commit_unknown(error) from error
-            raise
+        session.commit()
     except BaseException as error:
-        session.rollback()
-        if isinstance(error, DBAPIError) and error.connection_invalidated:
-            raise _lost(error) from error
+        try:
+            session.rollback()
+            session.close()
+        except Exception as failure:  # noqa: BLE001 - whatever it is, it must not hide what the body raised
+            _log_failed_undo(failure)
+        if (typed := _if_lost(error)) is not None:
+            raise typed from error
         raise
-    finally:
+    else:
         session.close()
 
 
@@ -86,7 +82,7 @@ async def _settle(cleanup: Coroutine[Any, Any, None]) -> None:
         task.cancel()  # SQLAlchemy then ends the connection, politely at first
         cancelled = await _outwait(task, GIVING_UP) or cancelled
     if task.done() and not task.cancelled() and (failure := task.exception()) is not None:
-        logger.warning("undoing a transaction failed: %s: %s", type(failure).__name__, failure)
+        _log_failed_undo(failure)
     if cancelled is not None:
         raise cancelled
 
@@ -104,29 +100,34 @@ async def _outwait(task: asyncio.Task[None], limit: float) -> asyncio.CancelledE
     return cancelled
 
 
-def _lost_in_commit(error: DBAPIError) -> bool:
-    """Whether COMMIT itself was sent and not answered.
+def _log_failed_undo(failure: BaseException) -> None:
+    logger.warning("undoing a transaction failed: %s: %s", type(failure).__name__, failure)
 
-    A flush that failed names its statement, and COMMIT is none. An `InterfaceError` is the driver refusing to send on
-    a connection that it knows to be closed: nothing was sent, so nothing was committed.
+
+def _if_lost(error: BaseException) -> CommitUnknown | DatabaseUnavailable | None:
+    """What to raise instead of `error` when it means that the connection is gone; None when it means something else.
+
+    Only BEGIN, COMMIT and ROLLBACK name no statement; BEGIN goes out with the first statement, so what was lost without
+    one is taken for COMMIT, the endpoint's own too. An `InterfaceError` is the driver refusing to send on a connection
+    that it knows to be closed: nothing was sent, so nothing was committed.
     """
-    return error.connection_invalidated and error.statement is None and not isinstance(error, InterfaceError)
-
-
-def _commit_unknown(error: DBAPIError) -> CommitUnknown:
-    return CommitUnknown(
-        f"the connection was lost while COMMIT was under way ({_first_line(error)}); "
-        "the transaction may or may not have happened",
-        hint="look whether the work is there before doing it again",
-    )
-
-
-def _lost(error: DBAPIError) -> DatabaseUnavailable:
+    if isinstance(error, Unanswered):
+        sent, what = True, error.message
+    elif isinstance(error, DBAPIError) and error.connection_invalidated:
+        sent, what = not isinstance(error, InterfaceError), _first_line(error)
+    else:
+        return None
+    if sent and error.statement is None:
+        return CommitUnknown(
+            f"the connection was lost while COMMIT was under way ({what}): it may or may not have happened",
+            hint="look whether the work is there before doing it again",
+        )
+    if isinstance(error, Unanswered):
+        return None  # it is typed already
     unavailable = DatabaseUnavailable(
-        f"the connection was lost inside a transaction, which is undone ({_first_line(error)})",
-        hint="try the whole transaction again",
+        f"the connection was lost inside a transaction, which is undone ({what})", hint="try the whole of it again"
     )
-    unavailable.sqlstate = getattr(error.orig, "sqlstate", None)
+    unavailable.sqlstate = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
     return unavailable
 
 

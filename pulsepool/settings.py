@@ -4,11 +4,12 @@ Times are seconds, as floats. Settings are frozen, and a value out of bounds is 
 """
 
 import difflib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypedDict
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pulsepool.dsn import Dsn
@@ -18,7 +19,8 @@ Password = SecretStr | Callable[[], str | Awaitable[str]]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 """More than none and at most a day: a wait that outlives a day is a mistake in the unit."""
 
-SECRET = {"url", "DATABASE_URL", "password"}
+ADDRESS = ("url", "user", "host", "port", "name")
+"""What of the settings is the address; `Database(address, ...)` has it already."""
 
 
 class DatabaseOptions(TypedDict, total=False):
@@ -48,15 +50,16 @@ class PlainSettings(BaseSettings):
         known = set(type(self).model_fields)
         for name in values:
             if name not in known and not name.startswith("_"):
-                near = difflib.get_close_matches(name, known, n=1)
-                raise ConfigurationError(
-                    f"there is no setting named {name!r}",
-                    hint=f"did you mean {near[0]!r}?" if near else f"one of {', '.join(sorted(known))}",
-                )
+                raise _unknown(name, known)
+        prefix = values.get("_env_prefix", self.model_config.get("env_prefix", ""))
         try:
             super().__init__(**values)
         except ValidationError as error:
-            refusal = _refusal(error, str(self.model_config.get("env_prefix", "")))
+            refusal = _refusal(error, type(self).model_fields, prefix)
+        except (OSError, UnicodeDecodeError) as error:
+            refusal = ConfigurationError(
+                f"the settings file cannot be read ({type(error).__name__})", hint="make it readable, and UTF-8 text"
+            )
         else:
             return
         # Raised outside `except`: a chained ValidationError would carry its inputs, secrets too, into every traceback.
@@ -91,7 +94,7 @@ class DatabaseSettings(PlainSettings):
     """The database's name."""
 
     min_size: int = Field(1, ge=0, le=10_000)
-    """Connections opened at start and kept warm."""
+    """Connections opened at start."""
     max_size: int = Field(10, ge=1, le=10_000)
     """Connections at most, those being opened included."""
     acquire_timeout: Seconds = 5.0
@@ -119,6 +122,8 @@ class DatabaseSettings(PlainSettings):
     application_name: str = Field("pulsepool", max_length=63)
     """What `pg_stat_activity` shows; PostgreSQL keeps 63 bytes."""
 
+    _prefix: str | None = PrivateAttr("DB_")
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.min_size > self.max_size:
@@ -127,8 +132,16 @@ class DatabaseSettings(PlainSettings):
 
     @classmethod
     def explicit(cls, **values: Any) -> "DatabaseSettings":
-        """Settings from these arguments alone: neither the environment nor `.env` has a say."""
-        return _Explicit(**values)
+        """The knobs from these arguments alone: neither the environment nor `.env` has a say.
+
+        The address is not among them. Raises `ConfigurationError` as making one does.
+        """
+        for name in values:
+            if name in ADDRESS:
+                raise ConfigurationError(f"{name} is not an option", hint="it belongs into the address")
+        settings = _Explicit(**values)
+        settings._prefix = None  # noqa: SLF001 - our own, being made
+        return settings
 
     @classmethod
     def from_env(cls, prefix: str = "DB_", env_file: str | Path | None = ".env") -> "DatabaseSettings":
@@ -136,7 +149,16 @@ class DatabaseSettings(PlainSettings):
 
         `DATABASE_URL` is the address of the first database alone: another prefix does not read it.
         """
-        return (DatabaseSettings if prefix == "DB_" else _Prefixed)(_env_prefix=prefix, _env_file=env_file)
+        settings = (DatabaseSettings if prefix == "DB_" else _Prefixed)(_env_prefix=prefix, _env_file=env_file)
+        settings._prefix = prefix  # noqa: SLF001
+        return settings
+
+    def place(self, *parts: str) -> str:
+        """Where a person sets parts of the address: `DATABASE_URL, or DB_HOST and DB_PORT`; else `the address`."""
+        if self._prefix is None:
+            return "the address"
+        url = "DATABASE_URL" if self._prefix == "DB_" else f"{self._prefix}URL"
+        return f"{url}, or " + " and ".join(f"{self._prefix}{part.upper()}" for part in parts)
 
     @property
     def dsn(self) -> Dsn:
@@ -151,8 +173,7 @@ class DatabaseSettings(PlainSettings):
             )
         if (self.user, self.host, self.name) == (None, None, None):
             raise ConfigurationError(
-                "no database address is set",
-                hint="set DATABASE_URL=postgresql://user@host:5432/name, or DB_HOST, DB_USER, DB_PASSWORD and DB_NAME",
+                "no database address is set", hint=f"set {self.place('host', 'user', 'password', 'name')}"
             )
         return Dsn.from_parts(user=self.user, password=password, host=self.host, port=self.port, database=self.name)
 
@@ -174,14 +195,25 @@ class _Prefixed(DatabaseSettings):
     url: SecretStr | None = None
 
 
-def _refusal(error: ValidationError, prefix: str) -> ConfigurationError:
-    """Say each problem with its field and value, but for a secret's; the hint names the variables to set."""
-    problems, variables = [], []
+def _unknown(name: str, known: Collection[str]) -> ConfigurationError:
+    near = difflib.get_close_matches(name, known, n=1)
+    return ConfigurationError(
+        f"there is no setting named {name!r}",
+        hint=f"did you mean {near[0]!r}?" if near else f"one of {', '.join(sorted(known))}",
+    )
+
+
+def _refusal(error: ValidationError, fields: Mapping[str, FieldInfo], prefix: str) -> ConfigurationError:
+    """Say each problem with its field and value, but for a secret's; the hint names where to mend it."""
+    by_alias = {str(field.validation_alias): name for name, field in fields.items() if field.validation_alias}
+    problems, places = [], []
     for found in error.errors(include_url=False, include_context=False):
-        field = str(found["loc"][0]) if found["loc"] else ""
+        said = str(found["loc"][0]) if found["loc"] else ""
+        name = by_alias.get(said, said)
         reason = str(found["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-        shown = "" if field in SECRET else f"={found['input']!r}"
-        problems.append(f"{field}{shown} {reason}" if field else reason)
-        if field:
-            variables.append(field if field.isupper() else f"{field} or {prefix}{field.upper()}")
-    return ConfigurationError("; ".join(problems), hint=f"set {', '.join(variables)}" if variables else "")
+        secret = name in fields and "SecretStr" in str(fields[name].annotation)
+        shown = "" if secret else f"={found['input']!r}"
+        problems.append(f"{said}{shown} {reason}" if said else reason)
+        if said:
+            places.append(said if said != name else f"{name} or {prefix}{name.upper()}")
+    return ConfigurationError("; ".join(problems), hint=f"mend {', '.join(places)}" if places else "")

@@ -2,15 +2,15 @@
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from pulsepool import DatabaseSettings
+from pulsepool import ConfigurationError, DatabaseSettings
 from pulsepool.embedded import EmbeddedPostgres
 
 DATA = Path(".pulsepool/edbotv8")
-LOGIN = "postgres"
-"""User and password of the embedded server, which listens on loopback alone: PRP-27's own, `postgres:postgres`."""
+ADDRESS = {"url", "user", "password", "host", "port", "name"}
 
 
 @contextlib.contextmanager
@@ -20,12 +20,27 @@ def address(data: Path = DATA) -> Iterator[str]:
     The embedded server ends with the block, but one that another process started in the same folder goes on.
     To be entered before `src.config` is imported, which reads the environment once.
     """
-    settings = DatabaseSettings()
-    if settings.url or settings.host:
-        yield str(settings.dsn)
+    if said := ADDRESS & DatabaseSettings().model_fields_set:
+        yield f"of your own ({', '.join(sorted(said))})"
         return
-    data.parent.mkdir(parents=True, exist_ok=True)
-    with EmbeddedPostgres(data, user=LOGIN, password=LOGIN) as server:
+    try:
+        data.parent.mkdir(parents=True, exist_ok=True)
+        password = _password(data.with_suffix(".password"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"no PostgreSQL of our own in {data.parent} ({error.strerror})",
+            hint="make this folder writable, or set DATABASE_URL",
+        ) from error
+    with EmbeddedPostgres(data, password=password) as server:
         server.create_database("edbotv8", exist_ok=True)
         os.environ["DATABASE_URL"] = server.url("edbotv8")
         yield f"embedded, on 127.0.0.1:{server.port}, data in {server.data}"
+
+
+def _password(file: Path) -> str:
+    """A password of this folder's own: anybody on the machine can reach the server's port."""
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as new:
+            new.write(secrets.token_urlsafe(24))
+    return file.read_text()

@@ -33,9 +33,16 @@ _numbers = itertools.count(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the server, unless only unit tests are asked for, which need none."""
-    os.chdir(config.rootpath)
-    for name in [name for name in os.environ if name == "DATABASE_URL" or name.startswith(("DB_", "PG"))]:
+    """Start the server, unless only unit tests are asked for, which need none.
+
+    Whatever the environment or a `.env` of this folder says is of no account: all run from an empty folder.
+    """
+    os.environ["PYTHONPATH"] = str(config.rootpath)  # for the service, when it is a process of its own
+    empty = _folder / "empty"
+    empty.mkdir()
+    os.chdir(empty)
+    named = ("DB_", "PG", "DATABASE_URL", "REDIS_URL", "LLM_URL", "ENVIRONMENT", "LOG_LEVEL")
+    for name in [name for name in os.environ if name.upper().startswith(named)]:
         del os.environ[name]
     if all("tests/unit" in argument for argument in config.args):
         return
@@ -47,6 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure() -> None:
     """Stop the server and remove all of it."""
     _server.stop("immediate")
+    os.chdir(tempfile.gettempdir())
     shutil.rmtree(_folder, ignore_errors=True)
 
 
@@ -108,6 +116,21 @@ def frozen() -> Callable[[EmbeddedPostgres], AbstractContextManager[None]]:
         finally:
             for pid in reversed(stopped):
                 os.kill(pid, signal.SIGCONT)
+
+    return freeze
+
+
+@pytest.fixture
+def frozen_backend() -> Callable[[int], AbstractContextManager[None]]:
+    """`with frozen_backend(pid):` stops one backend alone where it stands."""
+
+    @contextlib.contextmanager
+    def freeze(pid: int) -> Iterator[None]:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     return freeze
 

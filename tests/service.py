@@ -29,7 +29,6 @@ class Service:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("DB_", "PG"))}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "src", "--port", str(self.port), *arguments],
-            cwd=ROOT,
             env={**kept, "DATABASE_URL": url, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -81,14 +81,26 @@ def _name(name: str, which: str) -> str:
             wrong = "is not an IPv6 address"
         else:
             return name
-    elif name.startswith(("/", "@")) or not _NO_NAME.search(name):
+    elif name.startswith(("/", "@")):
         return name
-    else:
+    elif _NO_NAME.search(name):
         wrong = "has a character that no host name has"
+    elif not _can_be_looked_up(name):
+        wrong = "is no host name: a part between its dots is empty, or too long"
+    else:
+        return name
     raise ConfigurationError(
         f"{which} {wrong}",
         hint="a special character in the user or password must be percent-encoded: @ %40, : %3A, / %2F, ? %3F",
     )
+
+
+def _can_be_looked_up(name: str) -> bool:
+    try:
+        name.encode("idna")  # as `socket.getaddrinfo` does, which raises a bare UnicodeError
+    except UnicodeError:
+        return False
+    return True
 
 
 def _port(port: str, which: str, *, quote: bool) -> int | None:

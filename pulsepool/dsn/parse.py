@@ -25,6 +25,8 @@ _FORMS = "postgresql://user:password@host:5432/database, or host=… user=… pa
 
 def read(text: str) -> tuple[Pairs, str | None]:
     """What `text` says, in its order, and the driver that its scheme names. Raises `ConfigurationError`."""
+    if not isinstance(text, str):
+        raise ConfigurationError(f"an address is text, not {type(text).__name__}", hint=_FORMS)
     if not text.strip(" \t\r\n"):
         raise ConfigurationError("the address is empty", hint=_FORMS)
     if scheme := _SCHEME.match(text.lstrip(" \t\r\n")):

@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import quote
 
+from pydantic import SecretStr
+
 from pulsepool.embedded import binaries, sql
 from pulsepool.embedded.account import Account
 from pulsepool.embedded.errors import EmbeddedServerError
@@ -66,7 +68,7 @@ class EmbeddedPostgres:
         sql.identifier(user)
         self.data = data
         self.user = user
-        self._password = password
+        self._secret = SecretStr(password)
         self._durable = durable
         fast = {} if durable else {"fsync": "off", "full_page_writes": "off"}
         self._settings = {"timezone": "UTC", "log_timezone": "UTC", **fast, **(settings or {})}
@@ -146,7 +148,9 @@ class EmbeddedPostgres:
                         self._attach(found)
                     else:
                         programs = binaries.reachable(programs, account)
-                        home.initialise(programs, user=self.user, password=self._password, durable=self._durable)
+                        home.initialise(
+                            programs, user=self.user, password=self._secret.get_secret_value(), durable=self._durable
+                        )
                         self._launch(home, programs / "postgres")
             except OSError as error:
                 raise EmbeddedServerError(
@@ -256,7 +260,7 @@ class EmbeddedPostgres:
     def _greet(self, at: Postmaster) -> None:
         """Ask the server one question, so that a wrong password shows here and not in the first test."""
         try:
-            sql.run("SELECT 1", at, user=self.user, password=self._password)
+            sql.run("SELECT 1", at, user=self.user, password=self._secret.get_secret_value())
         except sql.StatementError as refused:
             if "authentication failed" not in refused.log:
                 raise
@@ -266,7 +270,7 @@ class EmbeddedPostgres:
             ) from refused
 
     def _run(self, statement: str) -> None:
-        sql.run(statement, self._last(), user=self.user, password=self._password)
+        sql.run(statement, self._last(), user=self.user, password=self._secret.get_secret_value())
 
     def _last(self) -> Postmaster:
         if self._at is None:
@@ -274,7 +278,7 @@ class EmbeddedPostgres:
         return self._at
 
     def _login(self) -> str:
-        return f"{quote(self.user, safe='')}:{quote(self._password, safe='')}"
+        return f"{quote(self.user, safe='')}:{quote(self._secret.get_secret_value(), safe='')}"
 
     def _refuse_if_attached(self, what: str) -> None:
         if self.attached:

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from pulsepool.fastapi import install
 from src.api import health_routes, page, routes, sync_routes
+from src.api.dependencies import sync_admission
 from src.config import settings
 from src.models.async_database import close_async_database, init_async_database
 from src.models.database import database
@@ -24,9 +25,10 @@ LARGEST_BODY = 64 * 1024
 
 
 @asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Make the asynchronous engine before the first request; let what is under way finish after the last."""
     setup_logging(settings.log_level)
+    app.state.sync_admission = sync_admission()
     init_async_database()
     logger.info("Async database connections initialized")
     yield

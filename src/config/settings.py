@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from pulsepool import DatabaseSettings, Dsn
+from pulsepool import ConfigurationError, DatabaseSettings, Dsn
 from pulsepool.settings import PlainSettings
 
 
@@ -39,7 +39,7 @@ class Settings(PlainSettings):
 
     redis_url: SecretStr | None = None
     """`redis://host:6379/0`; unset, Redis is not part of the system and not of its health."""
-    llm_url: str | None = None
+    llm_url: SecretStr | None = None
     """The base address of a language model's server; unset, there is none."""
 
     @property
@@ -73,10 +73,21 @@ class Settings(PlainSettings):
 
     @property
     def database_url(self) -> str:
-        """The address for synchronous SQLAlchemy, password and all, with every special character encoded."""
-        return self.dsn.sqlalchemy_url("psycopg2").render_as_string(hide_password=False)
+        """The address for synchronous SQLAlchemy, password and all, with every special character encoded.
+
+        Raises `ConfigurationError` for an address that no URL can carry whole; `src.models.database.engine` has it all.
+        """
+        return self._url("psycopg2")
 
     @property
     def async_database_url(self) -> str:
         """The same for asynchronous SQLAlchemy."""
-        return self.dsn.sqlalchemy_url("asyncpg").render_as_string(hide_password=False)
+        return self._url("asyncpg")
+
+    def _url(self, driver: str) -> str:
+        if beyond := self.dsn.connect_args(driver):
+            raise ConfigurationError(
+                f"the database's address has more than a URL for {driver} can carry ({', '.join(sorted(beyond))})",
+                hint="use the engines of src.models, which have all of it",
+            )
+        return self.dsn.sqlalchemy_url(driver).render_as_string(hide_password=False)

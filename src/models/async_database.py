@@ -23,7 +23,7 @@ def init_async_database() -> async_sessionmaker[AsyncSession]:
     global async_engine, AsyncSessionLocal  # noqa: PLW0603 - PRP-27 names these two as module globals
     if AsyncSessionLocal is None:
         async_engine = database.async_engine
-        AsyncSessionLocal = async_sessionmaker(async_engine, expire_on_commit=False)
+        AsyncSessionLocal = async_sessionmaker(async_engine, expire_on_commit=False, close_resets_only=False)
         logger.info("Async database initialized: %s", database.dsn.replace(driver="asyncpg"))
     return AsyncSessionLocal
 
@@ -33,7 +33,7 @@ async def close_async_database(deadline: float = 10.0) -> None:
 
     The next use of either way opens new ones: a script of the synchronous side goes on working.
     """
-    global async_engine, AsyncSessionLocal  # noqa: PLW0603
+    global async_engine, AsyncSessionLocal  # noqa: PLW0603 - as above
     await database.stop(deadline)
     database.open()
     async_engine = AsyncSessionLocal = None

@@ -9,4 +9,4 @@ database = Database.from_settings(settings.database, name="edbotv8")
 """Both ways go through this one: one address, one set of limits."""
 
 engine = database.sync_engine
-SessionLocal = sessionmaker(bind=engine, autoflush=False, expire_on_commit=False)
+SessionLocal = sessionmaker(bind=engine, autoflush=False, expire_on_commit=False, close_resets_only=False)

@@ -20,6 +20,7 @@ from sqlalchemy import (
     MetaData,
     Text,
     UniqueConstraint,
+    false,
     func,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, TSVECTOR
@@ -86,6 +87,8 @@ class Document(Base):
     """The citation: which handbook, which section."""
     keywords: Mapped[list[str]]
     body: Mapped[str]
+    sample: Mapped[bool] = mapped_column(server_default=false())
+    """Whether it is of the corpus that comes with the service; seeding touches these alone."""
     search: Mapped[str] = mapped_column(TSVECTOR, _search("title", "body"), deferred=True)
 
 
@@ -104,6 +107,8 @@ class Contact(Base):
     priority: Mapped[int]
     keywords: Mapped[list[str]]
     note: Mapped[str]
+    sample: Mapped[bool] = mapped_column(server_default=false())
+    """As for a document."""
     search: Mapped[str] = mapped_column(TSVECTOR, _search("service", "role"), deferred=True)
 
 

@@ -1,10 +1,11 @@
-"""`python -m src.observability [--url URL]`: how the service is, as a table.
+"""`python -m src.observability [--url URL | --port PORT]`: how the service is, as a table.
 
 Exit status 0 when the score is above 0.8 (PRP-27's mark), else 1.
 """
 
 import argparse
 import asyncio
+import socket
 import sys
 from collections.abc import Sequence
 from time import perf_counter
@@ -26,11 +27,25 @@ PATIENCE = 5.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; gives the exit status."""
     parser = argparse.ArgumentParser(prog="python -m src.observability", description="How the service is.")
-    parser.add_argument("--url", help="ask the service that runs at this address; otherwise look from here")
-    url = parser.parse_args(arguments).url
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--url", help="ask the service that runs at this address")
+    where.add_argument("--port", type=int, help="ask the service on this port; when there is none, look from here")
+    asked = parser.parse_args(arguments)
+    console, url = Console(), asked.url
+    if asked.port is not None:
+        if _listens(asked.port):
+            url = f"http://127.0.0.1:{asked.port}"
+        else:
+            console.print(f"No service on port {asked.port}; this is how its parts look from here.", soft_wrap=True)
     report = asyncio.run(ask_service(url)) if url else look_from_here()
-    show(report, Console())
+    show(report, console)
     return 0 if report.health_score > WELL else 1
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(PATIENCE)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def ask_service(url: str) -> Report:
@@ -64,8 +79,8 @@ def look_from_here() -> Report:
 
 async def _look() -> Report:
     # Imported here, as settings that are wrong raise while they are imported.
-    from src.config import settings  # noqa: PLC0415
-    from src.models.async_database import close_async_database  # noqa: PLC0415
+    from src.config import settings  # noqa: PLC0415 - see above
+    from src.models.async_database import close_async_database  # noqa: PLC0415 - see above
 
     try:
         return Report.model_validate((await HealthMonitor(settings).check_system_health()).to_dict())

@@ -178,7 +178,7 @@ class HealthMonitor:
             return _unhealthy(component, 0.0, "LLM backend is not configured (LLM_URL is not set)")
         # The transport alone: a client would log the address at INFO, key and all, and load the certificates each time.
         async with httpx2.AsyncHTTPTransport(verify=_tls()) as transport:
-            response = await transport.handle_async_request(httpx2.Request("GET", url))
+            response = await transport.handle_async_request(httpx2.Request("GET", url.get_secret_value()))
             await response.aclose()
         ms = _ms_since(started)
         if response.is_success:

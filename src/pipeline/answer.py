@@ -11,11 +11,11 @@ from src.models.entities import QueryType
 from src.pipeline.classify import Intent, classify
 from src.pipeline.search import AUDIT, BEST_MATCH, Hit, parameters
 
-ENOUGH = 0.5
-"""The least `Hit.score` that is an answer: half of what was asked must stand there. A wrong page is worse than none."""
-ENOUGH_FOR_A_DOSE = 0.6
-"""The same for a page of doses: an unknown drug must not get another's page because the rest of the question fits."""
-NOTHING = "Nothing found. The department's documents and contacts have no answer to this."
+ENOUGH = 0.6
+"""The least `Hit.score` that is an answer: one word of two is none. A wrong page is worse than none."""
+MANY = 3
+"""With more than so many of a type that score alike, the question chooses none: "dose" stands on every sheet."""
+NOTHING = "The department's documents and contacts have no answer to this."
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +81,16 @@ def answer_sync(session: Session, query: str) -> Answer:
 
 def compose(intent: Intent, hits: Sequence[Hit]) -> Answer:
     """Put the answer to `intent` together from what `BEST_MATCH` found. Pure."""
-    if not hits or hits[0].score < (ENOUGH_FOR_A_DOSE if hits[0].type == QueryType.DOSAGE else ENOUGH):
+    if not hits or hits[0].score < ENOUGH or hits[0].alike > MANY:
         return Answer(intent.type, found=False, answer=NOTHING, confidence=0.0)
     best = hits[0]
-    confidence = round(best.score, 3)
     if best.document_id is not None:
         source = Source(best.slug, best.title, best.source)
         return Answer(
             best.type,
             found=True,
             answer=best.body.strip(),
-            confidence=confidence,
+            confidence=best.score,
             sources=(source,),
             document_id=best.document_id,
         )
@@ -100,7 +99,7 @@ def compose(intent: Intent, hits: Sequence[Hit]) -> Answer:
         best.type,
         found=True,
         answer=_directory(hits),
-        confidence=confidence,
+        confidence=best.score,
         sources=(ON_CALL,),
         contacts=lines,
         contact_id=best.contact_id,

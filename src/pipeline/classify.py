@@ -43,7 +43,8 @@ _CALL = "(?:call|phone|telephone|ring|page|bleep|contact|reach)"
 _UNIT = "(?:mg|mcg|micrograms?|milligrams?|ml|mmol)"
 
 CARRIERS = (
-    _cue(QueryType.CONTACT, 3, "on[ -]?call", "contacts?", "phone", "telephone", "extension", "ext", "pager", "bleep"),
+    _cue(QueryType.CONTACT, 3, "on[ -]?call", "phone", "telephone", "extension", "ext", "pager", "bleep"),
+    _cue(QueryType.CONTACT, 3, "contacts?(?! precautions?)"),
     _cue(QueryType.CONTACT, 3, "(?:phone|telephone|pager|bleep|extension|contact) (?:numbers?|details?)"),
     _cue(
         QueryType.CONTACT, 3, f"(?<!when )(?:do|can|should|must) {_WE} {_CALL}", f"who to {_CALL}", "number (?:for|of)"
@@ -64,7 +65,8 @@ CARRIERS = (
 HINTS = (
     _cue(QueryType.CONTACT, 2, "paging", "reach", "escalate", "refer", "operator", "switchboard"),
     _cue(QueryType.CONTACT, 1, "calls?", "calling", "who", "get (?:an?|hold of)"),
-    _cue(QueryType.FORM, 2, "consent", "certificate", "print", "sign", "(?:sick|fit|doctor'?s) note", "register"),
+    _cue(QueryType.FORM, 2, "consent", "certificate", "print", "sign(?! language)", "register"),
+    _cue(QueryType.FORM, 2, "(?:sick|fit|doctor'?s) note"),
     _cue(QueryType.FORM, 1, "requests?", "referral", "notification", f"where (?:do|can|should) {_WE} report"),
     _cue(QueryType.CRITERIA, 2, "when (?:should|can|do|does|must|is|are|to)", "rules? out", "ruled out", "counts? as"),
     _cue(QueryType.CRITERIA, 2, f"can {_WE} (?:rule out|send|discharge)", "qualif(?:y|ies)", "eligible", "safe to"),
@@ -81,11 +83,12 @@ HINTS = (
 """Cues that are also what the question is about."""
 
 _ASKING = re.compile(
-    r"\w*n't|a|about|again|against|am|an|and|another|any|are|as|at|be|been|but|by|can|could|did|do|does|doing|for|from"
-    r"|get|gets|getting|give|going|had|has|have|he|her|him|his|how|i|if|in|into|is|it|its|just|know|let|like|list|look"
-    r"|looking|many|me|much|my|need|needs|now|of|off|on|one|or|other|our|out|please|put|say|she|should|show|so|some|such"
-    r"|take|tell|than|that|the|their|them|then|there|these|they|this|those|to|today|tomorrow|tonight|too|up|us|use|want"
-    r"|wants|was|we|weekends?|were|what|when|where|which|who|whom|whose|why|will|with|would|you|your"
+    r"\w*n't|a|about|again|against|am|an|and|another|any|anybody|anyone|are|as|at|be|been|but|by|can|could|did|do|does"
+    r"|doing|for|from|get|gets|getting|give|go|goes|going|had|has|have|he|her|him|his|how|i|if|in|into|is|it|its|just"
+    r"|know|let|like|list|look|looking|many|me|much|my|need|needs|now|of|off|on|one|or|other|our|out|please|put|say"
+    r"|she|should|show|so|some|somebody|someone|such|take|tell|than|that|the|their|them|then|there|these|they|this"
+    r"|those|to|today|tomorrow|tonight|too|took|up|us|use|want|wants|was|we|weekends?|were|what|when|where|which|who"
+    r"|whom|whose|why|will|with|would|you|your"
 )
 """Words that ask, join or say when, and have nothing in them to look for."""
 _WORD = re.compile(r"[^\W_]+(?:[-'.][^\W_]+)*")
@@ -115,5 +118,10 @@ def _without_carriers(text: str) -> str:
 
 
 def _terms(text: str) -> tuple[str, ...]:
-    words = (word[:MAX_TERM_LENGTH] for word in _WORD.findall(text) if not _ASKING.fullmatch(word))
+    words = (word[:MAX_TERM_LENGTH] for word in _WORD.findall(text) if _says_something(word))
     return tuple(dict.fromkeys(words))[:MAX_TERMS]
+
+
+def _says_something(word: str) -> bool:
+    """A letter alone, or figures, stand on many pages for many reasons."""
+    return len(word) > 1 and any(map(str.isalpha, word)) and not _ASKING.fullmatch(word)

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Table, delete, or_, tuple_
+from sqlalchemy import Connection, Table, and_, delete, not_, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -94,29 +94,40 @@ def load_corpus(folder: Path = CORPUS) -> Corpus:
     return Corpus(tuple(pages), tuple(contacts))
 
 
-def seed(session: Session, corpus: Corpus, progress: Callable[[int, int], None] | None = None) -> int:
-    """Make the database's documents and contacts those of `corpus`, in the session's transaction.
+class Seeded(NamedTuple):
+    """What seeding did. `changed`: rows. `left_out`: entries whose place the database's owner has taken, by key."""
+
+    changed: int
+    left_out: tuple[str, ...]
+
+
+def seed(session: Session, corpus: Corpus, progress: Callable[[int, int], None] | None = None) -> Seeded:
+    """Make the database's samples those of `corpus`, in the session's transaction; no other row is ever touched.
 
     What is new comes in, what differs is changed, what is gone goes; the rest is not touched, so doing it twice costs
-    little. `progress` is told entries done and entries in all. Gives the number of rows that changed.
+    little. Where the owner has a document with the same slug, or a contact with the same service and role, theirs stays
+    and the sample is left out. `progress` is told entries done and entries in all.
     """
     connection = session.connection()
     changed, done = 0, 0
+    left_out: list[str] = []
     for table, key, entries in (
         (_table(Document), ("slug",), corpus.pages),
         (_table(Contact), ("service", "role"), corpus.contacts),
     ):
-        rows = [asdict(entry) for entry in entries]
-        kept = [tuple(row[name] for name in key) for row in rows]
-        gone = delete(table).where(tuple_(*(table.c[name] for name in key)).not_in(kept))
-        changed += connection.execute(gone).rowcount
+        rows = [{**asdict(entry), "sample": True} for entry in entries]
+        columns = [table.c[name] for name in key]
+        in_corpus = tuple_(*columns).in_([tuple(row[name] for name in key) for row in rows])
+        changed += connection.execute(delete(table).where(table.c.sample, not_(in_corpus))).rowcount
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
             changed += _upsert(connection, table, key, batch)
             done += len(batch)
             if progress is not None:
                 progress(done, len(corpus))
-    return changed
+        taken = connection.execute(select(*columns).where(not_(table.c.sample), in_corpus).order_by(*columns))
+        left_out += (", ".join(row) for row in taken)
+    return Seeded(changed, tuple(left_out))
 
 
 def _upsert(connection: Connection, table: Table, key: Sequence[str], rows: list[dict[str, Any]]) -> int:
@@ -125,7 +136,7 @@ def _upsert(connection: Connection, table: Table, key: Sequence[str], rows: list
     statement = new.on_conflict_do_update(
         index_elements=key,
         set_={name: new.excluded[name] for name in others},
-        where=or_(*(table.c[name].is_distinct_from(new.excluded[name]) for name in others)),
+        where=and_(table.c.sample, or_(*(table.c[name].is_distinct_from(new.excluded[name]) for name in others))),
     )
     return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount
 

@@ -16,7 +16,7 @@ QUESTION = {"query": "what is the ED STEMI protocol"}
     ("change", "says", "setting"),
     [
         ({"password": "wrong-pl4nted"}, "refused the password of user 'postgres'", "DB_PASSWORD"),
-        ({"host": "no-such-host.invalid"}, "the host name in no-such-host.invalid", "DATABASE_URL"),
+        ({"host": "no-such-host.invalid"}, "the host name of no-such-host.invalid", "DATABASE_URL"),
         ({"port": 1}, "nothing listens at 127.0.0.1:1", "DB_PORT"),
         ({"database": "missing"}, "has no database 'missing'", "DB_NAME"),
     ],
@@ -57,6 +57,14 @@ def test_a_bad_setting_is_one_clear_line_and_a_traceback_only_in_debug(service):
     assert "Traceback" not in plain.said
     assert debug.ends() == 1
     assert "Traceback" in debug.said
+
+
+@pytest.mark.parametrize("port", ["0", "70000", "-1", "x"])
+def test_what_is_no_port_is_said_plainly(service, port):
+    started = service(None, "--port", port)
+    assert started.ends() == 2
+    assert "is no port; 1 to 65535" in started.said or "expected one argument" in started.said
+    assert "Traceback" not in started.said
 
 
 def test_a_taken_port_is_named_with_one_that_may_be_free(service):

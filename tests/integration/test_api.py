@@ -1,16 +1,26 @@
 """EDBotv8 over HTTP, on its real database: questions answered, bad input refused with a reason, both twins alike."""
 
+import asyncio
 import json
+from datetime import UTC, datetime
+from typing import Annotated
+from unittest.mock import AsyncMock
 
 import httpx2
 import pytest
+from fastapi import Depends
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
+from src.api import health_routes
 from src.api.app import LARGEST_BODY, app
-from src.api.dependencies import AsyncDb, SyncDb
+from src.api.dependencies import AsyncDb, SyncDb, get_async_db, get_db_session
+from src.config import settings
 from src.models.database import SessionLocal
 from src.models.entities import QueryType
+from src.observability.health import ComponentType, HealthCheck, HealthStatus, SystemHealth
 
 BOTH = pytest.mark.parametrize("prefix", ["/api/v1", "/api/v1/sync"])
 
@@ -144,6 +154,33 @@ async def test_both_twins_answer_alike(client):
         assert one.json() == other.json()
 
 
+@pytest.mark.parametrize("prefix", ["/api/v1/sync", "/api/v1"])
+async def test_a_storm_of_requests_is_answered_whole(client, prefix):
+    """FastAPI has 40 worker threads; 120 requests that all want one, and a connection, must not lock each other out."""
+    async with asyncio.timeout(20):
+        answers = await asyncio.gather(*(client.get(f"{prefix}/documents") for _ in range(120)))
+    assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_a_synchronous_request_that_finds_no_place_is_503(client, monkeypatch):
+    monkeypatch.setattr(app.state, "sync_admission", asyncio.Semaphore(0))
+    monkeypatch.setitem(settings.database.__dict__, "acquire_timeout", 0.1)
+    refused = await client.get("/api/v1/sync/documents")
+    assert refused.status_code == 503
+    assert refused.json()["title"] == "Busy"
+    assert (await client.get("/api/v1/documents")).status_code == 200
+
+
+async def test_only_the_database_takes_the_service_out(client, monkeypatch):
+    for component, code in {ComponentType.LLM_BACKEND: 200, ComponentType.DATABASE: 503}.items():
+        down = HealthCheck(component, HealthStatus.UNHEALTHY, 1.0, "down")
+        whole = SystemHealth.from_checks([down], datetime.now(UTC))
+        monkeypatch.setattr(health_routes.monitor, "check_system_health", AsyncMock(return_value=whole))
+        for path in ("/health", "/api/v1/health"):
+            answer = await client.get(path)
+            assert (answer.status_code, answer.json()["status"]) == (code, "unhealthy")
+
+
 @pytest.fixture
 def failing_routes(client):
     """Two endpoints whose commit a deferred constraint refuses, one for each kind of session."""
@@ -158,9 +195,17 @@ def failing_routes(client):
     def by_sync(db: SyncDb) -> None:
         db.execute(insert)
 
+    async def by_plain_async(db: Annotated[AsyncSession, Depends(get_async_db)]) -> None:
+        await db.execute(insert)
+
+    def by_plain_sync(db: Annotated[Session, Depends(get_db_session)]) -> None:
+        db.execute(insert)
+
     routes = list(app.router.routes)
     app.post("/fails/async")(by_async)
     app.post("/fails/sync")(by_sync)
+    app.post("/fails/plain-async")(by_plain_async)
+    app.post("/fails/plain-sync")(by_plain_sync)
     yield
     app.router.routes[:] = routes
     with SessionLocal.begin() as session:
@@ -169,7 +214,7 @@ def failing_routes(client):
 
 
 @pytest.mark.usefixtures("failing_routes")
-@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("kind", ["async", "sync", "plain-async", "plain-sync"])
 async def test_a_commit_that_fails_is_never_answered_with_a_success(client, kind):
     assert (await client.post(f"/fails/{kind}")).status_code == 500
 

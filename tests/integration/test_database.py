@@ -1,10 +1,13 @@
 """`Database`: what it says at start, what it leaves at stop, and how both engines reach the same place."""
 
 import asyncio
+import logging
+import threading
 import time
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from pulsepool import ConfigurationError, Database, DatabaseUnavailable, Dsn, PoolClosed, PulsePoolError
 from tests.planted import PLANTED
@@ -39,18 +42,21 @@ async def test_a_database_can_be_started_again(pg_url):
             assert await show(db, "application_name") == "pulsepool"
 
 
-@pytest.mark.parametrize(
+WRONG = pytest.mark.parametrize(
     ("change", "says", "remedy"),
     [
-        ({"password": "wrong"}, "refused the password of user 'postgres' (28P01)", "DB_PASSWORD"),
-        ({"user": "nobody_here"}, "refused the password of user 'nobody_here'", "DB_PASSWORD"),
+        ({"password": "wrong"}, "refused the password of user 'postgres' (28P01)", "check the password in the address"),
+        ({"user": "nobody_here"}, "refused the password of user 'nobody_here'", "check the password in the address"),
         ({"database": "missing"}, "has no database 'missing' (3D000)", "create it"),
         ({"port": 1}, "nothing listens at 127.0.0.1:1", "start PostgreSQL there"),
-        ({"host": "no-such-host.invalid"}, "the host name in no-such-host.invalid", "DB_HOST"),
+        ({"host": "no-such-host.invalid"}, "the host name of no-such-host.invalid", "check the address"),
         ({"host": "/nowhere"}, "nothing listens at /nowhere", "start PostgreSQL there"),
-        ({"sslmode": "require"}, "no connection to 127.0.0.1", "DATABASE_URL"),
+        ({"sslmode": "require"}, "no TLS with the server at 127.0.0.1", "check sslmode"),
     ],
 )
+
+
+@WRONG
 async def test_what_cannot_work_is_known_at_start_in_words_with_a_remedy(pg_url, change, says, remedy):
     db = Database(Dsn.parse(pg_url).replace(**change), connect_timeout=3)
     with pytest.raises(DatabaseUnavailable) as failed:
@@ -61,6 +67,17 @@ async def test_what_cannot_work_is_known_at_start_in_words_with_a_remedy(pg_url,
     assert db.async_engine.pool.checkedout() == 0
     with pytest.raises(PoolClosed):
         await db.async_engine.connect()
+
+
+@WRONG
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_the_synchronous_engine_says_the_same(pg_url, change, says, remedy, driver):
+    engine = Database(Dsn.parse(pg_url).replace(driver=driver, **change), connect_timeout=3).sync_engine
+    with pytest.raises(DatabaseUnavailable) as failed:
+        engine.connect()
+    assert says in failed.value.message
+    assert remedy in failed.value.hint
+    assert PLANTED not in str(failed.value)
 
 
 async def test_a_server_that_accepts_and_never_answers_costs_no_more_than_the_connect_timeout():
@@ -119,6 +136,96 @@ async def test_stop_ends_by_its_deadline_what_does_not_end_by_itself(pg_url, cap
         await task
 
 
+async def test_a_caller_who_waits_when_the_database_stops_is_refused_and_opens_nothing(pg_url):
+    db = Database(pg_url, max_size=1, acquire_timeout=30)
+    await db.start()
+    async with Database(pg_url) as watcher:
+
+        async def sleep() -> None:
+            async with db.session() as s:
+                await s.execute(text("select pg_sleep(60)"))
+
+        async def wait() -> None:
+            async with db.session() as s:
+                await s.execute(text("select 1"))
+
+        holder = asyncio.create_task(sleep())
+        async with asyncio.timeout(5):
+            while not db.async_engine.pool.checkedout():
+                await asyncio.sleep(0.005)
+        waiters = [asyncio.create_task(wait()) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        await db.stop(deadline=0.3)
+        with pytest.raises(DatabaseUnavailable):
+            await holder
+        async with asyncio.timeout(2):
+            for waiter in waiters:
+                with pytest.raises(PoolClosed):
+                    await waiter
+        async with watcher.session() as s:
+            idle = "select count(*) from pg_stat_activity where datname = current_database() and state = 'idle'"
+            assert await s.scalar(text(idle)) == 0
+
+
+async def test_stop_waits_for_synchronous_work_too(pg_url):
+    db = Database(pg_url)
+    await db.start()
+    working = threading.Event()
+
+    def work() -> int:
+        with db.sync_session() as s:
+            s.execute(text("select 1"))
+            working.set()
+            return s.scalar(text("select 7 from pg_sleep(0.2)"))
+
+    task = asyncio.create_task(asyncio.to_thread(work))
+    assert await asyncio.to_thread(working.wait, 5)
+    await db.stop()
+    assert task.done() or await asyncio.wait_for(task, 1) == 7
+    assert await task == 7
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+async def test_at_the_deadline_a_synchronous_statement_is_cancelled_and_its_connection_closed(pg_url, driver):
+    db = Database(Dsn.parse(pg_url).replace(driver=driver))
+    await db.start()
+
+    def work() -> None:
+        with db.sync_session() as s:
+            s.execute(text("select pg_sleep(60)"))
+
+    async with Database(pg_url) as watcher:
+        task = asyncio.create_task(asyncio.to_thread(work))
+        async with asyncio.timeout(5):
+            while not db.sync_engine.pool.checkedout():
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(0.1)
+        started = time.monotonic()
+        await db.stop(deadline=0.4)
+        assert time.monotonic() - started < 2
+        with pytest.raises(OperationalError, match="cancel"):
+            await task
+        async with asyncio.timeout(5):
+            while await count_backends(watcher) > 1:
+                await asyncio.sleep(0.01)
+
+
+async def test_two_who_start_it_at_the_same_time_both_have_it(pg_url):
+    db = Database(pg_url, min_size=4, max_size=4, acquire_timeout=1)
+    await asyncio.gather(db.start(), db.start())
+    assert await show(db, "application_name") == "pulsepool"
+    await db.stop()
+
+
+async def test_the_inner_of_two_blocks_does_not_stop_it_for_the_outer(pg_url):
+    async with Database(pg_url) as db:
+        async with db:
+            pass
+        assert await show(db, "application_name") == "pulsepool"
+    with pytest.raises(PoolClosed):
+        await show(db, "application_name")
+
+
 async def test_stop_ends_by_its_deadline_when_the_server_is_frozen(own_server, frozen):
     db = Database(own_server.url("postgres"), min_size=2)
     await db.start()
@@ -139,7 +246,7 @@ async def test_a_frozen_server_costs_a_statement_its_timeout_and_everything_work
 
 
 async def test_an_idle_connection_that_does_not_answer_is_replaced_before_it_is_lent(own_server, frozen, monkeypatch):
-    monkeypatch.setattr("pulsepool.alchemy.VALIDATION_TIMEOUT", 0.2)
+    monkeypatch.setattr("pulsepool.alchemy.events.VALIDATION_TIMEOUT", 0.2)
     async with Database(own_server.url("postgres"), validate_after=0, connect_timeout=0.3) as db:
         assert await show(db, "application_name") == "pulsepool"
         with frozen(own_server), pytest.raises(DatabaseUnavailable, match="did not answer within"):
@@ -236,6 +343,80 @@ async def test_a_callable_password_is_asked_for_each_new_connection_of_either_en
 
         assert await asyncio.to_thread(sync_one) == 1
         assert asked == 3
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize(("behaviour", "says"), [("raises", "raised KeyError"), ("hangs", "gave nothing in time")])
+async def test_a_password_callable_that_fails_is_blamed_and_not_quoted(pg_url, asynchronous, behaviour, says):
+    released = threading.Event()
+
+    def password() -> str:
+        if behaviour == "raises":
+            raise KeyError("planted")
+        released.wait(5)
+        return "late"
+
+    async def async_password() -> str:
+        if behaviour == "raises":
+            raise KeyError("planted")
+        await asyncio.sleep(5)
+        return "late"
+
+    dsn = Dsn.parse(pg_url).replace(password=None)
+    db = Database(dsn, connect_timeout=0.2, password=async_password if asynchronous else password)
+    with pytest.raises(DatabaseUnavailable, match=says) as failed:
+        await db.start()
+    assert "planted" not in str(failed.value)
+    db.open()
+    with pytest.raises(DatabaseUnavailable, match=says):
+        await asyncio.to_thread(db.sync_engine.connect)
+    released.set()
+
+
+def test_a_password_apart_that_contradicts_the_address_is_refused():
+    with pytest.raises(ConfigurationError, match="password"):
+        Database("postgres://ed:one@db1/edbot", password="another")
+
+
+def test_a_part_of_the_address_is_no_option():
+    with pytest.raises(ConfigurationError, match="belongs into the address"):
+        Database("postgres://ed@db1/edbot", host="db2")
+
+
+async def test_the_connect_timeout_of_the_address_is_honoured_and_a_setting_said_outright_wins():
+    done = asyncio.Event()
+
+    async def silence(_reader, writer):
+        await done.wait()
+        writer.close()
+
+    async with await asyncio.start_server(silence, "127.0.0.1", 0) as server:
+        address = f"postgresql://u:p@127.0.0.1:{server.sockets[0].getsockname()[1]}/d?sslmode=disable&connect_timeout=1"
+        with pytest.raises(DatabaseUnavailable, match=r"within 1\.0 s"):
+            await Database(address).start()
+        with pytest.raises(DatabaseUnavailable, match=r"within 0\.2 s"):
+            await Database(address, connect_timeout=0.2).start()
+        done.set()
+        await asyncio.sleep(0.05)  # for the handlers to close
+
+
+async def test_start_logs_the_address_without_its_password(pg_url, caplog):
+    with caplog.at_level(logging.INFO, "pulsepool"):
+        async with Database(pg_url):
+            pass
+    assert "database 'main' started: postgresql://postgres:***@127.0.0.1" in caplog.text
+    assert PLANTED not in caplog.text
+
+
+async def test_an_address_said_outright_does_not_listen_to_the_environment(pg_url, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", "postgres://elsewhere/d")
+    monkeypatch.setenv("DB_APPLICATION_NAME", "elsewhere")
+    async with Database(pg_url) as db:
+        assert await show(db, "application_name") == "pulsepool"
+
+
+def test_one_that_could_not_be_made_can_still_be_shown():
+    assert repr(Database.__new__(Database)) == "<Database ?: no address, not started>"
 
 
 async def test_a_password_apart_from_the_address_is_used(pg_url):

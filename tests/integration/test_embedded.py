@@ -736,6 +736,7 @@ def test_without_any_place_that_all_can_reach_the_remedy_is_told(ground: Path, m
     assert "TMPDIR" in refused.value.hint
 
 
+@as_root
 def test_reach_is_read_off_each_folder_for_owner_group_and_others(ground: Path) -> None:
     place = ground / "gate" / "inside"
     place.parent.mkdir()

@@ -3,14 +3,19 @@
 import asyncio
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx2
 import pytest
-from fastapi import APIRouter, FastAPI, HTTPException, Response, WebSocket
+from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException, Response, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
 from sqlalchemy import text
+from sqlalchemy.exc import InvalidRequestError
+from starlette.websockets import WebSocketDisconnect
 
 from pulsepool import CommitUnknown, Database
 from pulsepool.fastapi import DatabaseDep, SessionDep, install
@@ -223,6 +228,40 @@ async def test_a_cancelled_request_leaves_nothing(db):
         assert db.async_engine.pool.checkedout() == 0
 
 
+@pytest.mark.parametrize(
+    ("statement", "state"),
+    [
+        ("set local statement_timeout = 50; select pg_sleep(10)", "57014"),
+        ("set transaction read only; insert into item (name) values ('x')", "25006"),
+        ("do $$ begin raise exception 'full' using errcode = '53100'; end $$", "53100"),
+        ("do $$ begin raise exception 'conflict' using errcode = '40001'; end $$", "40001"),
+    ],
+)
+async def test_a_server_that_will_not_do_it_now_is_503_and_its_other_errors_stay_500(db, statement, state, caplog):
+    app = build_app(db)
+
+    @app.post("/do")
+    async def do(s: SessionDep, what: str) -> None:
+        for one in what.split(";") if "begin" not in what else [what]:
+            await s.execute(text(one))
+
+    async with serving(app) as client:
+        refused = await client.post("/do", params={"what": statement})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2"), state
+        assert "/do" in caplog.text
+        assert (await client.post("/do", params={"what": "select * from nothing"})).status_code == 500
+        assert await names(client) == []
+
+
+def test_a_websocket_that_finds_no_database_is_closed_with_try_again_later(own_server):
+    own = Database(own_server.url("postgres"))
+    with TestClient(build_app(own)) as client:
+        own_server.kill()
+        with client.websocket_connect("/ws") as socket, pytest.raises(WebSocketDisconnect) as closed:
+            socket.receive_text()
+    assert closed.value.code == 1013
+
+
 def test_a_websocket_commits_when_its_endpoint_ends(db):
     with TestClient(build_app(db)) as client:
         with client.websocket_connect("/ws") as socket:
@@ -240,6 +279,62 @@ async def test_an_application_without_install_says_what_to_call():
     async with httpx2.AsyncClient(transport=transport, base_url="http://t") as client:
         with pytest.raises(Exception, match=r"install\(app, db\)"):
             await client.get("/")
+
+
+async def test_a_session_waits_for_no_worker_thread(db):
+    """40 threads are all that plain `def` endpoints have; an endpoint with a session must not need one."""
+    app = build_app(db)
+    released = threading.Event()
+
+    @app.get("/blocks")
+    def blocks() -> None:
+        released.wait(10)
+
+    async with serving(app) as client:
+        blocked = [asyncio.create_task(client.get("/blocks")) for _ in range(60)]
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(5):
+            assert (await client.post("/add/meanwhile")).status_code == 201
+        released.set()
+        await asyncio.gather(*blocked)
+
+
+@pytest.mark.parametrize("use", ["stream", "background"])
+async def test_a_session_used_after_its_end_is_refused_and_leaks_nothing(db, use):
+    app = build_app(db)
+    failures = []
+
+    @app.get("/late")
+    async def late(s: SessionDep, tasks: BackgroundTasks) -> Response:
+        async def use_it() -> AsyncIterator[str]:
+            try:
+                yield str(await s.scalar(text("select 1")))
+            except InvalidRequestError as error:
+                failures.append(error)
+
+        async def use_it_up() -> None:
+            async for _ in use_it():
+                pass
+
+        if use == "stream":
+            return StreamingResponse(use_it())
+        tasks.add_task(use_it_up)
+        return JSONResponse({}, background=tasks)
+
+    async with serving(app) as client:
+        await client.get("/late")
+        assert len(failures) == 1
+        assert db.async_engine.pool.checkedout() == 0
+
+
+async def test_stopping_takes_no_longer_than_the_deadline_given(db):
+    app = FastAPI()
+    install(app, db, stop_deadline=0.3)
+    async with app.router.lifespan_context(app):
+        holder = await db.async_engine.connect()
+        started = time.monotonic()
+    assert time.monotonic() - started < 2
+    await holder.close()
 
 
 async def test_the_lifespan_that_an_application_has_runs_inside_that_of_the_database(db):

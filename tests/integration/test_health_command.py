@@ -25,7 +25,6 @@ async def run(*arguments: str, **environment: str) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *arguments,
-        cwd=ROOT,
         env={**clean, "COLUMNS": "100", **environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

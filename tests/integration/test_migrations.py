@@ -1,13 +1,15 @@
 """The schema: what the migrations make is what the entities say, and two processes that migrate take turns."""
 
 import contextlib
+import importlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -16,11 +18,12 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint, Engine, NullPool, create_engine, func, insert, inspect, select, text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
-from pulsepool import Dsn
+from pulsepool import Dsn, PulsePoolError
 from src.models import migrate
 from src.models.entities import Base, Contact, Document, QueryAudit, QueryType
+from src.pipeline.seed import CorpusError
 
 ROOT = Path(__file__).parents[2]
 TABLES = {"document", "contact", "query_audit"}
@@ -198,6 +201,85 @@ def test_a_table_that_somebody_holds_ends_the_wait_and_changes_nothing(
         with pytest.raises(OperationalError, match="lock timeout"):
             command.downgrade(migrate.configuration(connection), "base")
     assert tables(engine) == TABLES
+
+
+@pytest.fixture
+def stranger(dsn: Dsn, engine: Engine) -> Iterator[Dsn]:
+    """A user with a hard name who may connect and nothing else."""
+    name = 'a "stranger" %s'
+    with engine.begin() as connection:
+        quoted = connection.scalar(text("SELECT quote_ident(:name)"), {"name": name})
+        connection.exec_driver_sql(f"CREATE ROLE {quoted.replace('%', '%%')} LOGIN PASSWORD 'p'")
+    yield dsn.replace(user=name, password="p")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"DROP OWNED BY {quoted.replace('%', '%%')}")
+        connection.exec_driver_sql(f"DROP ROLE {quoted.replace('%', '%%')}")
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+@pytest.mark.parametrize("withdrawn", ["CREATE", "ALL"])
+def test_a_right_that_is_missing_is_named_and_once_granted_the_migration_runs(
+    stranger: Dsn, engine: Engine, driver: str, withdrawn: str
+):
+    with engine.begin() as connection:
+        connection.execute(text(f"REVOKE {withdrawn} ON SCHEMA public FROM PUBLIC"))
+    with pytest.raises(migrate.MigrationRefused, match=r"permission denied|no schema has been selected") as refused:
+        migrate.upgrade(stranger.replace(driver=driver))
+    assert tables(engine) == set()
+    grant = 'GRANT USAGE, CREATE ON SCHEMA public TO "a ""stranger"" %s"'
+    assert grant in refused.value.hint
+    with engine.begin() as connection:
+        connection.exec_driver_sql(grant.replace("%", "%%"))
+    migrate.upgrade(stranger)
+    assert tables(engine) == TABLES
+
+
+@pytest.mark.parametrize(
+    ("own", "name"),
+    [
+        ("CREATE TABLE contact (name text)", "contact"),
+        ("CREATE DOMAIN query_audit AS text", "query_audit"),
+        ("CREATE FUNCTION keywords_text(text[]) RETURNS text LANGUAGE sql AS $$ SELECT 'x' $$", "keywords_text"),
+    ],
+    ids=["a table", "a type", "a function"],
+)
+def test_what_is_in_the_way_is_named_and_left_as_it_is(dsn: Dsn, engine: Engine, own: str, name: str):
+    with engine.begin() as connection:
+        connection.execute(text(own))
+    before = tables(engine)
+    with pytest.raises(migrate.MigrationRefused, match=f'"{name}".* already exists') as refused:
+        migrate.upgrade(dsn)
+    assert "rename it" in refused.value.hint
+    assert "\n" not in refused.value.message
+    assert tables(engine) == before
+
+
+def test_every_other_error_speaks_for_itself(dsn: Dsn, engine: Engine):
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE alembic_version (other text)"))
+    with pytest.raises(ProgrammingError, match="version_num"):
+        migrate.upgrade(dsn)
+
+
+@pytest.mark.parametrize(
+    ("named", "used"), [(None, "psycopg2"), ("psycopg2", "psycopg2"), ("asyncpg", "psycopg2"), ("psycopg", "psycopg")]
+)
+def test_the_driver_is_the_services_own_unless_the_address_names_another_that_can(
+    dsn: Dsn, monkeypatch: pytest.MonkeyPatch, named: str | None, used: str
+):
+    address = dsn.replace(driver=named)
+    with migrate.connect(address) as connection:
+        assert connection.engine.driver == used
+    monkeypatch.setattr(migrate, "find_spec", lambda name: None)
+    with migrate.connect(address) as connection:
+        assert connection.engine.driver == "psycopg2"
+
+
+@pytest.mark.parametrize("error", [migrate.MigrationBlocked, migrate.MigrationRefused, CorpusError])
+def test_an_error_of_the_service_shows_the_room_it_is_from(error: type[PulsePoolError]):
+    module, _, name = traceback.format_exception_only(error("x"))[0].partition(":")[0].rpartition(".")
+    assert getattr(importlib.import_module(module), name) is error
+    assert module.startswith("src.")
 
 
 def test_the_script_for_those_who_run_it_themselves_needs_no_database(capsys: pytest.CaptureFixture[str]):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, NullPool, create_engine, event, func, select, text
+from sqlalchemy import Engine, Insert, NullPool, create_engine, delete, event, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
@@ -15,10 +15,10 @@ from pulsepool import Dsn
 from pulsepool.embedded import EmbeddedPostgres
 from src.models import migrate
 from src.models.entities import Contact, Document, QueryAudit, QueryType
-from src.pipeline.answer import ENOUGH, ENOUGH_FOR_A_DOSE, NOTHING, ON_CALL, answer, answer_sync, compose
+from src.pipeline.answer import ENOUGH, MANY, NOTHING, ON_CALL, answer, answer_sync, compose
 from src.pipeline.classify import classify
 from src.pipeline.search import Hit
-from src.pipeline.seed import CORPUS, MARKER, CorpusError, load_corpus, seed
+from src.pipeline.seed import CORPUS, MARKER, Corpus, CorpusError, load_corpus, seed
 
 
 @pytest.fixture(scope="module")
@@ -73,19 +73,48 @@ def test_a_service_answers_with_all_its_contacts_the_first_to_call_first(session
     assert session.get_one(Contact, reply.contact_id).priority == 1
 
 
-@pytest.mark.parametrize("query", ["who is on call for dermatology", "vancomycin dose", "", "?!", "the of and"])
+@pytest.mark.parametrize(
+    "query", ["who is on call for dermatology", "vancomycin dose", "", "?!", "the of and", "' or 1=1 --", "d"]
+)
 def test_what_the_corpus_does_not_have_is_not_found(session: Session, query: str):
     reply = answer_sync(session, query)
     assert (reply.found, reply.answer, reply.confidence) == (False, NOTHING, 0)
     assert (reply.sources, reply.contacts, reply.document_id, reply.contact_id) == ((), (), None, None)
 
 
-@pytest.mark.parametrize("query", ["digoxin dose in heart attack", "clopidogrel loading dose in stemi"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "digoxin dose in heart attack",
+        "clopidogrel loading dose in stemi",
+        "vancomycin bolus in a child with septic shock, meningitis, pneumonia and a penicillin allergy",
+    ],
+)
 def test_an_unknown_drug_does_not_get_the_dose_of_another(session: Session, query: str):
     assert not answer_sync(session, query).found
 
 
-def test_some_of_the_words_are_enough_when_they_are_half_of_the_question(session: Session):
+def test_the_service_that_is_called_is_the_one_that_was_named(session: Session):
+    known = "stemi, arrhythmia, pacemaker and cath lab"
+    assert answer_sync(session, f"who is on call for {known}").contacts[0].service == "Cardiology"
+    assert not answer_sync(session, f"who is the veterinarian on call for {known}").found
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["who do I call for a fire", "potassium dose in renal failure", "sepsis form", "hip fracture protocol"],
+    ids=["no protocol for a contact", "no protocol for a dose", "no protocol for a form", "no contact for a protocol"],
+)
+def test_what_is_surely_asked_for_is_not_answered_with_another_kind_of_thing(session: Session, query: str):
+    assert not answer_sync(session, query).found
+
+
+@pytest.mark.parametrize("query", ["dose", "protocol", "who do I call"])
+def test_a_word_that_stands_on_every_sheet_chooses_none_of_them(session: Session, query: str):
+    assert not answer_sync(session, query).found
+
+
+def test_some_of_the_words_are_enough_when_they_are_most_of_the_question(session: Session):
     reply = answer_sync(session, "which patients can go to the observation unit")
     assert [source.slug for source in reply.sources] == ["observation-unit-criteria"]
     assert ENOUGH <= reply.confidence < 1
@@ -93,8 +122,12 @@ def test_some_of_the_words_are_enough_when_they_are_half_of_the_question(session
 
 @pytest.mark.parametrize(
     ("query", "service"),
-    [("the number for security", "Security"), ("radiologist on call tonight", "Radiology")],
-    ids=["and not a page about calling security", "and not interventional radiology"],
+    [
+        ("the number for security", "Security"),
+        ("radiologist on call tonight", "Radiology"),
+        ("surgery on call", "General surgery"),
+    ],
+    ids=["and not a page about calling security", "and not interventional radiology", "and not plastic surgery"],
 )
 def test_on_a_tie_the_shorter_name_wins(session: Session, query: str, service: str):
     assert {line.service for line in answer_sync(session, query).contacts} == {service}
@@ -156,16 +189,15 @@ def test_hostile_text_is_a_question_like_any_other(engine: Engine, query: str):
         assert session.scalar(select(QueryAudit.query)) == classify(query).query
 
 
-def test_the_threshold_is_higher_for_a_dose():
+def test_a_hit_is_an_answer_when_enough_was_found_and_few_are_like_it():
     intent = classify("?")
 
-    def hit(kind: QueryType, score: float) -> Hit:
-        return Hit(score, kind, 1, "slug", "title", "source", "body", *[None] * 8)
+    def hit(score: float, alike: int) -> Hit:
+        return Hit(score, QueryType.PROTOCOL, 1, "slug", "title", "source", "body", *[None] * 8, alike)
 
-    assert compose(intent, [hit(QueryType.PROTOCOL, ENOUGH)]).found
-    assert not compose(intent, [hit(QueryType.PROTOCOL, ENOUGH - 0.01)]).found
-    assert compose(intent, [hit(QueryType.DOSAGE, ENOUGH_FOR_A_DOSE)]).found
-    assert not compose(intent, [hit(QueryType.DOSAGE, ENOUGH_FOR_A_DOSE - 0.01)]).found
+    assert compose(intent, [hit(ENOUGH, MANY)]).found
+    assert not compose(intent, [hit(ENOUGH - 0.001, MANY)]).found
+    assert not compose(intent, [hit(1.0, MANY + 1)]).found
 
 
 def test_the_search_keeps_its_measure_on_the_evaluation_set(session: Session):
@@ -181,8 +213,8 @@ def test_the_search_keeps_its_measure_on_the_evaluation_set(session: Session):
         types += reply.found and reply.type == question["type"]
         firsts += best == question.get("slug", question.get("service"))
     assert wrongs == []
-    assert types / len(known) >= 0.97, "0.992 when this was written"
-    assert firsts / len(known) >= 0.96, "0.984 when this was written"
+    assert types / len(known) >= 0.97, "1.000 when this was written"
+    assert firsts / len(known) >= 0.96, "0.992 when this was written"
 
 
 def test_the_corpus_is_whole():
@@ -194,7 +226,7 @@ def test_the_corpus_is_whole():
 def test_seeding_again_changes_nothing_and_tells_its_progress(session: Session):
     corpus = load_corpus()
     steps: list[tuple[int, int]] = []
-    assert seed(session, corpus, lambda done, total: steps.append((done, total))) == 0
+    assert seed(session, corpus, lambda done, total: steps.append((done, total))) == (0, ())
     assert steps == sorted(steps)
     assert steps[-1] == (len(corpus), len(corpus))
     assert len(steps) > 2
@@ -207,12 +239,54 @@ def test_seeding_brings_the_new_mends_the_changed_and_removes_the_gone(session: 
     session.execute(text("UPDATE document SET title = 'x' WHERE slug = :slug"), {"slug": changed.slug})
     session.execute(text("DELETE FROM document WHERE slug = :slug"), {"slug": gone.slug})
     session.execute(text("UPDATE contact SET service = 'Left' WHERE service = 'Urology'"))
-    assert seed(session, corpus) == 4  # mended, brought, and one contact brought and one removed
+    assert seed(session, corpus) == (4, ())  # mended, brought, and one contact brought and one removed
     after = dict(session.execute(select(Document.slug, Document.title)).all())
     ids = dict(session.execute(select(Document.slug, Document.id)).all())
     assert session.scalar(select(func.count()).where(Contact.service == "Left")) == 0
     assert after == {page.slug: page.title for page in corpus.pages}
     assert all(ids[slug] == number for number, slug in before if slug != gone.slug)
+
+
+def test_what_is_the_owners_outlives_the_samples_to_the_byte(session: Session):
+    corpus = load_corpus()
+    taken, urology = corpus.pages[0], next(contact for contact in corpus.contacts if contact.service == "Urology")
+    session.execute(
+        delete(Document).where(Document.slug == taken.slug)  # so that the owner's own can stand in its place
+    )
+    session.execute(delete(Contact).where(Contact.service == "Urology"))
+    page = {"type": QueryType.FORM, "title": "Ours", "source": "our handbook", "keywords": ["zeppelin"], "body": " b\n"}
+    call = {"phone": "1", "pager": "2", "hours": "weekdays", "priority": 9, "keywords": ["zeppelin"], "note": ""}
+    for slug in ("our-own", taken.slug):
+        document = session.scalar(insert(Document).values(slug=slug, **page).returning(Document.id))
+        session.execute(audit(document_id=document))
+    for service in ("Our own", "Urology"):
+        values = {"service": service, "role": urology.role, **call}
+        session.execute(audit(contact_id=session.scalar(insert(Contact).values(values).returning(Contact.id))))
+    before = owners(session)
+    assert [len(rows) for rows in before] == [2, 2, 4]
+
+    assert seed(session, corpus) == (0, (taken.slug, f"Urology, {urology.role}"))
+    assert owners(session) == before
+    assert seed(session, Corpus(corpus.pages[1:2], corpus.contacts[:1])).left_out == ()
+    assert owners(session) == before
+    assert set(session.scalars(select(Document.slug))) == {"our-own", taken.slug, corpus.pages[1].slug}
+    assert set(session.scalars(select(Contact.service))) == {"Our own", "Urology", corpus.contacts[0].service}
+    assert seed(session, corpus).changed == len(corpus) - 4
+    assert owners(session) == before
+
+
+def audit(**answered: int | None) -> Insert:
+    return insert(QueryAudit).values(query="?", type=QueryType.FORM, confidence=1, found=True, **answered)
+
+
+def owners(session: Session) -> list[list[str]]:
+    """All that is not the corpus's, whole, as PostgreSQL writes it, and what was answered from it."""
+    statements = (
+        "SELECT document::text FROM document WHERE NOT sample ORDER BY id",
+        "SELECT contact::text FROM contact WHERE NOT sample ORDER BY id",
+        "SELECT query_audit::text FROM query_audit WHERE num_nonnulls(document_id, contact_id) = 1 ORDER BY id",
+    )
+    return [list(session.scalars(text(statement))) for statement in statements]
 
 
 GOOD = {

@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as AlchemyTimeout
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -210,6 +210,90 @@ async def test_a_connection_lost_while_commit_was_under_way_is_unknown(db):
         await task
 
 
+@pytest.mark.parametrize("in_commit", [True, False])
+async def test_a_server_that_falls_silent_in_commit_leaves_it_unknown_and_before_it_undone(
+    pg_url, frozen_backend, in_commit
+):
+    async with Database(pg_url, statement_timeout=0.2, connect_timeout=0.2) as db, contextlib.AsyncExitStack() as ice:
+        async with db.async_engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        with pytest.raises(CommitUnknown if in_commit else DatabaseUnavailable):
+            async with db.session() as s:
+                s.add(Note(body="who knows"))
+                await s.flush()
+                ice.enter_context(frozen_backend(await backend_pid(s)))
+                if not in_commit:
+                    await s.execute(text("select 1"))
+
+
+@pytest.mark.usefixtures("napping_commits")
+async def test_a_commit_that_the_body_makes_itself_and_loses_is_unknown_too(db):
+    pids: list[int] = []
+
+    async def work() -> None:
+        async with db.session() as s:
+            pids.append(await backend_pid(s))
+            s.add(Note(body="who knows"))
+            await s.commit()
+
+    task = asyncio.create_task(work())
+    await waiting_in(db, "PgSleep")
+    await terminate(db, pids[0])
+    with pytest.raises(CommitUnknown):
+        await task
+
+
+async def test_one_lost_connection_does_not_condemn_the_healthy_ones_either_when_a_statement_finds_out(pg_url):
+    async with Database(pg_url, min_size=3) as db, Database(pg_url) as watcher:
+        with pytest.raises(DatabaseUnavailable):
+            async with db.session() as s:
+                await terminate(watcher, await backend_pid(s))
+                await s.execute(text("select 1"))
+        assert db.async_engine.pool.checkedin() == 3
+        async with watcher.session() as s:
+            left = await s.scalar(text("select count(*) from pg_stat_activity where datname = current_database()"))
+        async with contextlib.AsyncExitStack() as held:
+            for _ in range(3):
+                await (await held.enter_async_context(db.session())).execute(text("select 1"))
+            async with watcher.session() as s:
+                now = await s.scalar(text("select count(*) from pg_stat_activity where datname = current_database()"))
+        assert now == left + 1, "more than the lost one was replaced"
+
+
+async def test_a_session_that_has_ended_cannot_be_used_again(db):
+    async with db.session() as s:
+        await s.execute(text("select 1"))
+    with pytest.raises(InvalidRequestError, match="closed"):
+        await s.execute(text("select 1"))
+
+    def sync_work() -> None:
+        with db.sync_session() as sync:
+            sync.execute(text("select 1"))
+        with pytest.raises(InvalidRequestError, match="closed"):
+            sync.execute(text("select 1"))
+
+    await asyncio.to_thread(sync_work)
+
+
+async def test_undoing_that_fails_hides_no_error_of_a_sync_body(db, caplog):
+    def work(loop) -> None:
+        with db.sync_session() as s:
+            pid = s.scalar(text("select pg_backend_pid()"))
+            asyncio.run_coroutine_threadsafe(terminate(db, pid), loop).result(10)
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        await asyncio.to_thread(work, asyncio.get_running_loop())
+    assert db.sync_engine.pool.checkedout() == 0
+
+
+def test_a_script_needs_no_event_loop_for_a_sync_session(pg_url):
+    db = Database(pg_url)
+    with db.sync_session() as s:
+        assert s.scalar(text("select 1")) == 1
+    db.sync_engine.dispose()
+
+
 async def test_a_full_pool_says_how_full_and_catches_as_sqlalchemys_timeout(db):
     async with contextlib.AsyncExitStack() as held:
         for _ in range(3):
@@ -237,7 +321,7 @@ async def test_one_waiter_more_than_allowed_is_turned_away_at_once(pg_url):
         async with asyncio.timeout(1):
             with pytest.raises(PoolTimeout, match="max_waiting=1"):
                 await ask()
-        await holder.close()
+        await holder.rollback()  # which gives its connection back
         assert await waiter == 1
 
 
@@ -294,7 +378,12 @@ async def test_before_start_and_after_stop_a_session_is_refused_with_the_remedy(
     with pytest.raises(PoolClosed, match="async with database"):
         async with db.session():
             pytest.fail("a session was lent after the stop")
-    with pytest.raises(PoolClosed), db.sync_session():
-        pytest.fail("a session was lent after the stop")
+
+    def sync_one() -> None:
+        with db.sync_session() as s:
+            s.execute(text("select 1"))
+
+    with pytest.raises(PoolClosed, match=r"\(sync\)' is closed"):
+        await asyncio.to_thread(sync_one)
     with pytest.raises(PoolClosed, match="closed"):
         await db.async_engine.connect()

@@ -47,6 +47,17 @@ def test_a_question_of_nothing_but_cues_is_looked_for_as_it_stands():
     assert classify("how to page").terms == ("page",)
 
 
+def test_figures_and_a_letter_alone_are_not_looked_for():
+    assert classify("' or 1=1 --").terms == ()
+    assert classify("plan D, 12.5, 3-4, h1n1, O2, c-spine").terms == ("plan", "h1n1", "o2", "c-spine")
+
+
+def test_words_that_only_look_like_a_cue_are_none():
+    assert classify("contact precautions").terms == ("contact", "precautions")
+    for query in ("contact precautions for norovirus", "sign language interpreter"):
+        assert classify(query).confidence == 0
+
+
 def test_how_a_question_is_written_makes_no_difference():
     plain = classify("what's the dose of aspirin")
     shouted = classify("  WHAT\N{RIGHT SINGLE QUOTATION MARK}S the\n DOSE of   Aspirin ")

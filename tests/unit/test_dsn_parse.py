@@ -10,8 +10,17 @@ from pulsepool.dsn import Dsn, Host
 from pulsepool.dsn.parameters import CHOICES, KNOWN
 from pulsepool.errors import ConfigurationError
 
+
+def resolvable(name: str) -> bool:
+    try:
+        return bool(name.encode("idna"))
+    except UnicodeError:
+        return False
+
+
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
-names = st.from_regex(r"[a-zäß0-9_.-]{1,20}", fullmatch=True)
+labels = st.from_regex(r"[a-zäß0-9_-]{1,10}", fullmatch=True)
+names = st.lists(labels, min_size=1, max_size=3).map(".".join).filter(resolvable)
 sockets = texts.filter(lambda text: "," not in text).map(lambda text: "/" + text)
 hosts = st.builds(
     Host, st.one_of(names, sockets, st.ip_addresses(v=6).map(str)), st.one_of(st.none(), st.integers(1, 65535))
@@ -391,3 +400,9 @@ def test_a_service_file_that_cannot_be_read_is_named(service_file):
     service_file.write_bytes(b"[edbot]\nuser=\xff")
     with pytest.raises(ConfigurationError, match=r"services\.conf cannot be read: UnicodeDecodeError"):
         Dsn.from_parts(service="edbot")
+
+
+@pytest.mark.parametrize("host", ["db..internal", "x" * 64, f"{'x' * 64}.example"])
+def test_a_name_that_no_resolver_would_take_is_refused(host):
+    with pytest.raises(ConfigurationError, match="is no host name"):
+        Dsn.parse(f"postgresql://ed@{host}/edbot")

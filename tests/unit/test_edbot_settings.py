@@ -58,5 +58,25 @@ def test_a_bad_value_is_refused_by_name(monkeypatch, name, value):
 
 
 def test_the_settings_never_show_a_password():
-    settings = Settings(url="postgresql://ed:planted@db1/edbot", redis_url="redis://:planted@r")
+    settings = Settings(
+        url="postgresql://ed:planted@db1/edbot", redis_url="redis://:planted@r", llm_url="http://l?k=planted"
+    )
     assert "planted" not in repr(settings) + str(settings) + repr(settings.dsn) + repr(settings.database)
+
+
+@pytest.mark.parametrize(
+    "address", ["postgresql://u@h1,h2:5433/d", "postgresql://u@/d?host=/run/pg", "postgresql://u@h/d?options=-cx"]
+)
+def test_an_address_that_no_url_can_carry_is_refused_rather_than_cut(address):
+    settings = Settings(url=address)
+    with pytest.raises(ConfigurationError, match="more than a URL"):
+        _ = settings.database_url
+    with pytest.raises(ConfigurationError, match="more than a URL"):
+        _ = settings.async_database_url
+
+
+def test_an_integer_given_for_a_password_is_refused_and_not_shown():
+    with pytest.raises(ConfigurationError) as refused:
+        Settings(db_password=123456)
+    assert "db_password" in str(refused.value)
+    assert "123456" not in str(refused.value)
