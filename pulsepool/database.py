@@ -5,7 +5,7 @@ import importlib.util
 import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -13,13 +13,15 @@ from typing import Self, Unpack
 
 from pydantic import SecretStr
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
 from pulsepool.alchemy import Gate, build_async_engine, build_sync_engine, close_engines
+from pulsepool.diagnosis import unavailable
 from pulsepool.dsn import Dsn
 from pulsepool.errors import ConfigurationError, PoolClosed
-from pulsepool.sessions import sync_unit_of_work, unit_of_work
+from pulsepool.sessions import GIVING_UP, outwait, sync_unit_of_work, unit_of_work
 from pulsepool.settings import DatabaseOptions, DatabaseSettings
 
 logger = logging.getLogger("pulsepool")
@@ -69,7 +71,9 @@ class Database:
         self._gate = Gate(name, settings)
         self._sync_gate = Gate(f"{name} (sync)", settings)
         self._making = threading.RLock()  # two threads that are first must not make two engines
-        self._changing = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = asyncio.Lock()
+        self._runs: list[AbstractAsyncContextManager[Self]] = []
         for setting in sorted(WITHOUT_EFFECT & settings.model_fields_set):
             logger.warning("database %r: %s has no effect yet", name, setting)
 
@@ -133,8 +137,11 @@ class Database:
                 async with AsyncExitStack() as held:
                     for _ in range(max(self.settings.min_size, 1)):
                         await held.enter_async_context(self.async_engine.connect())
-            except BaseException:
+            except BaseException as error:
                 await self._close(deadline=1.0)
+                if isinstance(error, DBAPIError):  # it let us in, and was gone before the driver's first questions
+                    cause = error.orig or error
+                    raise unavailable(cause, self.dsn, self.settings, self.settings.connect_timeout) from error
                 raise
             self._started = True
         address, most = self.dsn.replace(driver=None), self.settings.max_size
@@ -143,32 +150,57 @@ class Database:
     async def stop(self, deadline: float = 10.0) -> None:
         """Refuse new work, wait for the work under way, and be closed `deadline` seconds from now at the latest.
 
-        Sessions that still hold a connection near the end lose it: their next statement raises `DatabaseUnavailable`,
-        and so does that of callers who wait. Of synchronous ones the statement is cancelled; the connection is closed
-        when its thread gives it back.
+        Sessions that still hold a connection near the end lose it: their next statement raises `DatabaseUnavailable`.
+        Callers who wait for one get `PoolClosed`, at the latest when their `acquire_timeout` is over.
         """
         async with self._changing:
             await self._close(deadline)
 
-    async def _close(self, deadline: float) -> None:
-        self._started = False
-        self._gate.closed = self._sync_gate.closed = True
-        engines = vars(self)
-        ended = await close_engines(engines.get("_async_engine"), engines.get("_sync_engine"), deadline=deadline)
-        if ended:
-            logger.warning("database %r stopped while %d connections were still held", self.name, ended)
+    @asynccontextmanager
+    async def running(self, stop_deadline: float = 10.0) -> AsyncIterator[Self]:
+        """Start it, and stop it when the last of those who run it leaves; `async with database:` is the same."""
+        self._users += 1
+        try:
+            await self.start()
+            yield self
+        finally:
+            self._users -= 1
+            if self._users == 0:
+                async with self._changing:
+                    if self._users == 0:  # nobody came while we waited for our turn
+                        await self._close(stop_deadline)
 
     async def __aenter__(self) -> Self:
-        await self.start()
-        self._users += 1
+        running = self.running()
+        await running.__aenter__()
+        self._runs.append(running)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._users -= 1
-        if self._users == 0:  # the last `async with` of those around each other
-            await self.stop()
+        await self._runs.pop().__aexit__(kind, error, trace)
+
+    @property
+    def _changing(self) -> asyncio.Lock:
+        """Who starts or stops it holds this; a lock of asyncio's is of one event loop, and there may be another one."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._lock = loop, asyncio.Lock()
+        return self._lock
+
+    async def _close(self, deadline: float) -> None:
+        """Close it to the end even when cancelled: half closed, it would keep connections that nobody ends."""
+        self._started = False
+        self._gate.closed = self._sync_gate.closed = True
+        made = vars(self)
+        closing = close_engines(made.get("_async_engine"), made.get("_sync_engine"), deadline=deadline)
+        task = asyncio.create_task(closing, name=f"pulsepool: close {self.name}")
+        cancelled = await outwait(task, deadline + GIVING_UP)
+        if cancelled is not None:
+            raise cancelled
+        if task.done() and task.result():
+            logger.warning("database %r stopped while %d connections were still held", self.name, task.result())
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:

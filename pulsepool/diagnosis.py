@@ -38,7 +38,7 @@ def unavailable(error: BaseException, dsn: Dsn, settings: DatabaseSettings, limi
     asyncpg raises what happened as types and codes, libpq's drivers as text.
     """
     text = str(error).strip()
-    sqlstate = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or _code_in(text)
+    sqlstate = sqlstate_of(error) or _code_in(text)
     if sqlstate in REFUSALS:
         did, remedy = REFUSALS[sqlstate]
         user = f"user {dsn.user!r}" if dsn.user else "this user"
@@ -55,22 +55,29 @@ def unavailable(error: BaseException, dsn: Dsn, settings: DatabaseSettings, limi
         message = f"a file that the address of {dsn.where} names is not there"
         hint = "check sslrootcert, sslcert, sslkey and sslcrl in the address"
     elif isinstance(error, ssl.SSLError) or re.search(NO_TLS, text):
-        message = f"no TLS with the server at {dsn.where} ({_first_line(text) or type(error).__name__})"
+        message = f"no TLS with the server at {dsn.where} ({first_line(text) or type(error).__name__})"
         hint = "check sslmode and sslrootcert in the address, and whether the server has a certificate for this name"
     elif isinstance(error, (ConnectionRefusedError, FileNotFoundError)) or re.search(NOBODY, text):
         message = f"nothing listens at {dsn.where}"
         hint = f"start PostgreSQL there, or check {settings.place('host', 'port')}"
     else:
-        message = f"no connection to {dsn.where} ({_first_line(text) or type(error).__name__})"
+        message = f"no connection to {dsn.where} ({first_line(text) or type(error).__name__})"
         hint = f"is it a PostgreSQL? Check {settings.place('host', 'port')}"
     failure = DatabaseUnavailable(message, hint=hint)
     failure.sqlstate = sqlstate
     return failure
 
 
+def sqlstate_of(error: BaseException | None) -> str | None:
+    """The server's code in a driver's error: asyncpg and psycopg call it `sqlstate`, psycopg2 `pgcode`; else None."""
+    code: str | None = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return code
+
+
 def _code_in(text: str) -> str | None:
     return next((code for pattern, code in LIBPQ_SAYS.items() if re.search(pattern, text)), None)
 
 
-def _first_line(text: str) -> str:
-    return text.partition("\n")[0]
+def first_line(text: str) -> str:
+    """What a driver says, without the context that may follow it."""
+    return text.strip().partition("\n")[0]

@@ -4,6 +4,7 @@
 """
 
 import functools
+import inspect
 import logging
 import sys
 from collections.abc import AsyncIterator
@@ -20,9 +21,11 @@ from fastapi.requests import HTTPConnection
 from fastapi.responses import JSONResponse, Response
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pulsepool.database import Database
+from pulsepool.diagnosis import sqlstate_of
 from pulsepool.errors import CommitUnknown, DatabaseUnavailable, PoolClosed, PoolTimeout, PulsePoolError
 
 logger = logging.getLogger("pulsepool.fastapi")
@@ -43,15 +46,16 @@ def install(app: FastAPI, db: Database, *, stop_deadline: float = 10.0) -> None:
 
     `PoolTimeout`, `PoolClosed` and `DatabaseUnavailable` become 503 with `Retry-After`, `CommitUnknown` becomes 500;
     what happened goes to the log and not to the client. 503 is also the answer for a server that is read-only, out of
-    room or too slow, and for a serialization failure; its other errors stay the application's. A database that is wrong
-    at start ends the start with one line instead of a traceback, unless `app.debug`. Stopping takes `stop_deadline`
-    seconds at most. Call it once, before the application starts.
+    room, locked or too slow, and for a serialization failure (`FOR_NOW`), unless the application has a handler of its
+    own for such errors; all others stay the application's. A database that is wrong at start ends the start with one
+    line instead of a traceback, unless `app.debug`. Stopping takes `stop_deadline` seconds at most.
+    Call it once, before the application starts.
     """
     app.state.pulsepool = db
     app.router.lifespan_context = _lifespan_around(app, db, stop_deadline)
     for trouble in (PoolTimeout, PoolClosed, DatabaseUnavailable, CommitUnknown):
         app.add_exception_handler(trouble, _refuse)
-    app.add_exception_handler(DBAPIError, _refuse_for_now)
+    app.exception_handlers.setdefault(DBAPIError, _refuse_for_now)
     app.add_middleware(PlainStartup)
 
 
@@ -60,12 +64,8 @@ def _lifespan_around(app: FastAPI, db: Database, stop_deadline: float) -> Any:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
-        await db.start()
-        try:
-            async with inner(app) as state:
-                yield state
-        finally:
-            await db.stop(stop_deadline)
+        async with db.running(stop_deadline), inner(app) as state:
+            yield state
 
     return lifespan
 
@@ -141,9 +141,18 @@ async def _refuse(connection: Any, error: Exception) -> Any:
 
 
 async def _refuse_for_now(connection: Any, error: Exception) -> Any:
-    """The same for a server that answers, but not with this; any other error of the database stays what it is."""
-    if isinstance(error, DBAPIError) and (getattr(error.orig, "sqlstate", None) or "").startswith(FOR_NOW):
+    """The same for a server that answers, but not with this; any other error is for whom it would have been without us.
+
+    Starlette has looked for a handler of the error's own class already, so what is left are those of its bases.
+    """
+    if isinstance(error, DBAPIError) and (sqlstate_of(error.orig) or "").startswith(FOR_NOW):
         return await _refuse(connection, error.orig if isinstance(error.orig, Exception) else error)
+    for base in DBAPIError.__mro__[1:]:
+        handler = connection.app.exception_handlers.get(base)
+        if handler is not None and base is not Exception:  # that one is not looked for here, but outside of all
+            if inspect.iscoroutinefunction(handler):
+                return await handler(connection, error)
+            return await run_in_threadpool(handler, connection, error)
     raise error
 
 

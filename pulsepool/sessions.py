@@ -10,7 +10,9 @@ from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from pulsepool.alchemy import Unanswered
+from pulsepool.alchemy import Unanswered, was_in_commit
+from pulsepool.alchemy.events import TRY_AGAIN
+from pulsepool.diagnosis import first_line, sqlstate_of
 from pulsepool.errors import BlockedLoop, CommitUnknown, DatabaseUnavailable
 
 logger = logging.getLogger("pulsepool.sessions")
@@ -32,7 +34,8 @@ async def unit_of_work(session: AsyncSession) -> AsyncIterator[AsyncSession]:
     """
     try:
         yield session
-        await session.commit()
+        if session.in_transaction():  # one that the body ended itself, or never began, has nothing to commit
+            await session.commit()
     except BaseException as error:
         await _settle(_undo(session))
         if (typed := _if_lost(error)) is not None:
@@ -48,7 +51,8 @@ def sync_unit_of_work(session: Session) -> Iterator[Session]:
     _refuse_running_loop()
     try:
         yield session
-        session.commit()
+        if session.in_transaction():
+            session.commit()
     except BaseException as error:
         try:
             session.rollback()
@@ -76,18 +80,18 @@ async def _settle(cleanup: Coroutine[Any, Any, None]) -> None:
     would leave the connection checked out with nobody to return it.
     """
     task = asyncio.create_task(cleanup, name="pulsepool: undo")
-    cancelled = await _outwait(task, CLEANUP)
+    cancelled = await outwait(task, CLEANUP)
     if not task.done():
         logger.warning("undoing a transaction took longer than %.1f s; its connection is given up", CLEANUP)
         task.cancel()  # SQLAlchemy then ends the connection, politely at first
-        cancelled = await _outwait(task, GIVING_UP) or cancelled
+        cancelled = await outwait(task, GIVING_UP) or cancelled
     if task.done() and not task.cancelled() and (failure := task.exception()) is not None:
         _log_failed_undo(failure)
     if cancelled is not None:
         raise cancelled
 
 
-async def _outwait(task: asyncio.Task[None], limit: float) -> asyncio.CancelledError | None:
+async def outwait(task: asyncio.Task[Any], limit: float) -> asyncio.CancelledError | None:
     """Wait for `task`, `limit` seconds at most, cancelled or not; give the cancellation that is yet to be delivered."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + limit
@@ -107,33 +111,25 @@ def _log_failed_undo(failure: BaseException) -> None:
 def _if_lost(error: BaseException) -> CommitUnknown | DatabaseUnavailable | None:
     """What to raise instead of `error` when it means that the connection is gone; None when it means something else.
 
-    Only BEGIN, COMMIT and ROLLBACK name no statement; BEGIN goes out with the first statement, so what was lost without
-    one is taken for COMMIT, the endpoint's own too. An `InterfaceError` is the driver refusing to send on a connection
-    that it knows to be closed: nothing was sent, so nothing was committed.
+    An `InterfaceError` is the driver refusing to send on a connection that it knows to be closed: nothing was sent, so
+    nothing was committed.
     """
     if isinstance(error, Unanswered):
-        sent, what = True, error.message
+        what, sqlstate = error.message, None
     elif isinstance(error, DBAPIError) and error.connection_invalidated:
-        sent, what = not isinstance(error, InterfaceError), _first_line(error)
+        what, sqlstate = first_line(str(error.orig)) or type(error.orig).__name__, sqlstate_of(error.orig)
     else:
         return None
-    if sent and error.statement is None:
+    if was_in_commit(error) and not isinstance(error, InterfaceError):
         return CommitUnknown(
             f"the connection was lost while COMMIT was under way ({what}): it may or may not have happened",
             hint="look whether the work is there before doing it again",
         )
     if isinstance(error, Unanswered):
         return None  # it is typed already
-    unavailable = DatabaseUnavailable(
-        f"the connection was lost inside a transaction, which is undone ({what})", hint="try the whole of it again"
-    )
-    unavailable.sqlstate = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
-    return unavailable
-
-
-def _first_line(error: DBAPIError) -> str:
-    text = str(error.orig).strip()
-    return text.splitlines()[0] if text else type(error.orig).__name__
+    lost = DatabaseUnavailable(f"the connection was lost inside a transaction ({what})", hint=TRY_AGAIN)
+    lost.sqlstate = sqlstate
+    return lost
 
 
 def _refuse_running_loop() -> None:

@@ -5,6 +5,7 @@
 """
 
 from pulsepool.alchemy.engines import build_async_engine, build_sync_engine, close_engines
+from pulsepool.alchemy.events import was_in_commit
 from pulsepool.alchemy.pool import Gate, GatedPool, PoolTimeout, Unanswered
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "build_async_engine",
     "build_sync_engine",
     "close_engines",
+    "was_in_commit",
 ]

@@ -1,7 +1,10 @@
 """Both engines, made from one address and one set of limits, and closed by one deadline."""
 
 import asyncio
+import contextlib
 import math
+import os
+import socket
 from typing import Any
 
 from sqlalchemy import Engine, create_engine
@@ -53,16 +56,15 @@ def _equip(engine: Engine, dsn: Dsn, settings: DatabaseSettings, gate: Gate, lim
 async def close_engines(async_engine: AsyncEngine | None, sync_engine: Engine | None, *, deadline: float) -> int:
     """Shut the gates, wait for the connections that are lent, close all; return by `deadline` seconds from now.
 
-    The last quarter of the time, a second at most, is for closing. Connections still lent by then are ended under their
-    holders; of a synchronous one the statement is cancelled, as only its own thread can close it, which happens when it
-    comes home. Gives how many were still lent.
+    The last quarter of the time, a second at most, is for closing; connections still lent by then are ended under their
+    holders. Gives how many those were.
     """
     loop = asyncio.get_running_loop()
     ends = loop.time() + deadline
     lent_until = ends - min(1.0, deadline / 4)
     pools = [GatedPool.of(engine) for engine in (async_engine and async_engine.sync_engine, sync_engine) if engine]
     for pool in pools:
-        pool.gate.closed = True
+        pool.gate.closed = pool.retired = True
 
     def lent() -> int:
         return sum(pool.checkedout() for pool in pools)
@@ -77,12 +79,25 @@ async def close_engines(async_engine: AsyncEngine | None, sync_engine: Engine | 
 
 
 def _end_all(gate: Gate) -> None:
-    for connection in list(gate.opened):
+    """End every connection where it stands, without a word to a server that may not answer."""
+    with gate.lock:
+        opened = list(gate.opened)
+    for connection in opened:
         if hasattr(connection, "terminate"):
             connection.terminate()
         else:
-            # It connects to the server and waits for it, so in a thread that nobody waits for.
-            asyncio.get_running_loop().run_in_executor(None, connection.cancel)
+            _hang_up(connection)
+
+
+def _hang_up(connection: Any) -> None:
+    """Shut a libpq connection's socket: its holder, in another thread, wakes up with an error.
+
+    Neither closing nor cancelling would do: the one is not for another thread to call, the other waits for the server,
+    and holds the interpreter's lock meanwhile.
+    """
+    # Suppressed: it is closed already, whatever its driver raises for that.
+    with contextlib.suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as shared:
+        shared.shutdown(socket.SHUT_RDWR)
 
 
 async def _close(engine: AsyncEngine | Engine, ends: float) -> None:

@@ -25,9 +25,7 @@ class PoolTimeout(errors.PoolTimeout, AlchemyTimeout):
 
 
 class Unanswered(errors.DatabaseUnavailable):
-    """The server fell silent. `statement`: what it was asked; None for BEGIN, COMMIT and ROLLBACK."""
-
-    statement: str | None = None
+    """The server fell silent in the middle of something."""
 
 
 @dataclass(slots=True)
@@ -43,9 +41,13 @@ class Gate:
 
 
 class GatedPool(QueuePool):
-    """SQLAlchemy's queue behind a `Gate`."""
+    """SQLAlchemy's queue behind a `Gate`.
+
+    The gate may open again, for the pool that takes this one's place; `retired`, this one never lends again.
+    """
 
     gate: Gate
+    retired = False
 
     @classmethod
     def of(cls, engine: Engine) -> "GatedPool":
@@ -56,7 +58,8 @@ class GatedPool(QueuePool):
 
     def _do_get(self) -> ConnectionPoolEntry:
         gate = self.gate
-        self._require_open()
+        if self._is_shut:
+            raise self._closed_error()
         full = self.checkedout() >= self.size()
         bound = gate.settings.max_waiting
         with gate.lock:
@@ -75,13 +78,13 @@ class GatedPool(QueuePool):
                 gate.waiting -= full
         if record is None:
             raise self._timeout_error(f"no connection within {time.monotonic() - started:.1f} s")
-        if gate.closed:  # while this caller waited or connected: what it got would outlive the pool
+        if self._is_shut:  # since this caller waits or connects: what it got would outlive the pool
             self._discard(record)
-        self._require_open()
+            raise self._closed_error()
         return record
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        if self.gate.closed:
+        if self._is_shut:
             self._discard(record)
         else:
             super()._do_return_conn(record)
@@ -96,11 +99,14 @@ class GatedPool(QueuePool):
             else:
                 self._dec_overflow()
 
-    def _require_open(self) -> None:
-        if self.gate.closed:
-            raise errors.PoolClosed(
-                f"pool {self.gate.name!r} is closed", hint="start the database again, or stop using it"
-            )
+    @property
+    def _is_shut(self) -> bool:
+        return self.retired or self.gate.closed
+
+    def _closed_error(self) -> errors.PoolClosed:
+        return errors.PoolClosed(
+            f"pool {self.gate.name!r} is closed", hint="start the database again, or stop using it"
+        )
 
     def _timeout_error(self, happened: str) -> PoolTimeout:
         return PoolTimeout(

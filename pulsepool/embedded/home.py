@@ -2,6 +2,7 @@
 
     pgdata/      PostgreSQL's own, of the user that it runs as
     server.log   what initdb and the server say, appended to
+    password     only if the folder was asked to keep one: a random one, which nobody but us can read
     lock         held by whoever is just starting a server here
 
 Only we can write in the folder itself: the server's user has `pgdata/` and nothing else.
@@ -9,6 +10,7 @@ Only we can write in the folder itself: the server's user has `pgdata/` and noth
 
 import logging
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -51,6 +53,17 @@ class Home:
             _log.warning("the server's user cannot reach %s, so its data is in %s", asked, path)
         account.make_passable(path)
         return cls(path, account)
+
+    def password(self) -> str:
+        """The one that the folder keeps, made with the first call; the caller holds `lock`."""
+        file = self.path / "password"
+        if not file.exists():
+            new = file.with_suffix(".new")
+            new.unlink(missing_ok=True)
+            new.touch(0o600)
+            new.write_text(secrets.token_urlsafe(24))
+            new.rename(file)  # there whole or not at all
+        return file.read_text()
 
     @property
     def cluster(self) -> Path:

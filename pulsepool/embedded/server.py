@@ -34,8 +34,9 @@ class EmbeddedPostgres:
     """A PostgreSQL of your own; nothing happens before `start()`.
 
     `data`: its folder (see `home`), made if it is missing; a later start finds the databases there again. `password`:
-    of the superuser `user`, asked of every connection, over TCP and the socket alike. `port`: on 127.0.0.1; None takes
-    a free one. Either way it stays the same for the life of this object. `durable`: False for tests, faster: then a
+    of the superuser `user`, asked of every connection, over TCP and the socket alike; None: a random one, which the
+    folder keeps. `port`: on 127.0.0.1; None takes a free one. Either way it stays the same for the life of this object.
+    `durable`: False for tests, faster: then a
     crash of the machine loses the data, though a `kill()` of the server loses nothing that was committed. `settings`:
     of postgresql.conf, `{"max_connections": "200"}`; they can be read in the list of processes, so no secrets.
 
@@ -50,13 +51,13 @@ class EmbeddedPostgres:
         self,
         data: Path,
         *,
-        password: str,
+        password: str | None,
         user: str = "postgres",
         port: int | None = None,
         durable: bool = True,
         settings: Mapping[str, str] | None = None,
     ) -> None:
-        if not password or set(password) & set("\0\r\n"):
+        if password is not None and (not password or set(password) & set("\0\r\n")):
             raise ConfigurationError("password is empty or has a line break or a 0 in it", hint="give one that has not")
         if port is not None and not 1 <= port <= 65535:
             raise ConfigurationError(f"port is {port}", hint="1 to 65535, or None for a free one")
@@ -68,7 +69,7 @@ class EmbeddedPostgres:
         sql.identifier(user)
         self.data = data
         self.user = user
-        self._secret = SecretStr(password)
+        self._secret = None if password is None else SecretStr(password)
         self._durable = durable
         fast = {} if durable else {"fsync": "off", "full_page_writes": "off"}
         self._settings = {"timezone": "UTC", "log_timezone": "UTC", **fast, **(settings or {})}
@@ -144,13 +145,13 @@ class EmbeddedPostgres:
                 home = self._home = Home.make(self.data, account)
                 self.data = home.path
                 with exclusive(home.lock, START_LIMIT):
+                    if self._secret is None:
+                        self._secret = SecretStr(home.password())
                     if found := self._find(home):
                         self._attach(found)
                     else:
                         programs = binaries.reachable(programs, account)
-                        home.initialise(
-                            programs, user=self.user, password=self._secret.get_secret_value(), durable=self._durable
-                        )
+                        home.initialise(programs, user=self.user, password=self._password(), durable=self._durable)
                         self._launch(home, programs / "postgres")
             except OSError as error:
                 raise EmbeddedServerError(
@@ -260,7 +261,7 @@ class EmbeddedPostgres:
     def _greet(self, at: Postmaster) -> None:
         """Ask the server one question, so that a wrong password shows here and not in the first test."""
         try:
-            sql.run("SELECT 1", at, user=self.user, password=self._secret.get_secret_value())
+            sql.run("SELECT 1", at, user=self.user, password=self._password())
         except sql.StatementError as refused:
             if "authentication failed" not in refused.log:
                 raise
@@ -270,7 +271,7 @@ class EmbeddedPostgres:
             ) from refused
 
     def _run(self, statement: str) -> None:
-        sql.run(statement, self._last(), user=self.user, password=self._secret.get_secret_value())
+        sql.run(statement, self._last(), user=self.user, password=self._password())
 
     def _last(self) -> Postmaster:
         if self._at is None:
@@ -278,7 +279,14 @@ class EmbeddedPostgres:
         return self._at
 
     def _login(self) -> str:
-        return f"{quote(self.user, safe='')}:{quote(self._secret.get_secret_value(), safe='')}"
+        return f"{quote(self.user, safe='')}:{quote(self._password(), safe='')}"
+
+    def _password(self) -> str:
+        if self._secret is None:
+            raise EmbeddedServerError(
+                "a password that the folder keeps is not known yet", hint="start the server first"
+            )
+        return self._secret.get_secret_value()
 
     def _refuse_if_attached(self, what: str) -> None:
         if self.attached:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from src.api import health_routes
 from src.api.app import LARGEST_BODY, app
-from src.api.dependencies import AsyncDb, SyncDb, get_async_db, get_db_session
+from src.api.dependencies import AsyncDb, SyncDb, get_async_db, get_db_session, sync_admission
 from src.config import settings
 from src.models.database import SessionLocal
 from src.models.entities import QueryType
@@ -160,6 +160,14 @@ async def test_a_storm_of_requests_is_answered_whole(client, prefix):
     async with asyncio.timeout(20):
         answers = await asyncio.gather(*(client.get(f"{prefix}/documents") for _ in range(120)))
     assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_as_many_synchronous_requests_are_let_in_as_there_are_connections():
+    admission = sync_admission()
+    for _ in range(settings.database.max_size):
+        assert not admission.locked()
+        await admission.acquire()
+    assert admission.locked()
 
 
 async def test_a_synchronous_request_that_finds_no_place_is_503(client, monkeypatch):

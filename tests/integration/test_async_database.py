@@ -5,6 +5,8 @@ import logging
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from src.models import async_database
 from src.models.async_database import (
@@ -15,6 +17,15 @@ from src.models.async_database import (
 )
 from src.models.database import SessionLocal, database, engine
 from tests.planted import PLANTED
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Scratch(Base):
+    __tablename__ = "scratch"
+    name: Mapped[str] = mapped_column(primary_key=True)
 
 
 @pytest.fixture
@@ -41,6 +52,22 @@ async def test_a_success_is_kept_and_an_error_is_undone():
             await db.execute(text("insert into scratch values ('undone')"))
             raise KeyError
     assert await kept() == ["kept"]
+
+
+@pytest.mark.usefixtures("table")
+async def test_what_was_kept_stays_readable_after_the_session_and_the_session_is_over():
+    async with get_database() as db:
+        kept = Scratch(name="async")
+        db.add(kept)
+    with pytest.raises(InvalidRequestError, match="closed"):
+        await db.execute(text("select 1"))
+    with SessionLocal() as session:
+        kept_too = Scratch(name="sync")
+        session.add(kept_too)
+        session.commit()
+    with pytest.raises(InvalidRequestError, match="closed"):
+        session.execute(text("select 1"))
+    assert (kept.name, kept_too.name) == ("async", "sync")
 
 
 @pytest.mark.usefixtures("table")

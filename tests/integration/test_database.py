@@ -6,8 +6,8 @@ import threading
 import time
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
 
 from pulsepool import ConfigurationError, Database, DatabaseUnavailable, Dsn, PoolClosed, PulsePoolError
 from tests.planted import PLANTED
@@ -18,9 +18,16 @@ async def show(db: Database, name: str) -> str:
         return await s.scalar(text("select current_setting(:name)"), {"name": name})
 
 
-async def count_backends(db: Database) -> int:
+async def count_backends(db: Database, application: str = "%") -> int:
     async with db.session() as s:
-        return await s.scalar(text("select count(*) from pg_stat_activity where datname = current_database()"))
+        counted = (
+            "select count(*) from pg_stat_activity where datname = current_database() and application_name like :a"
+        )
+        return await s.scalar(text(counted), {"a": application})
+
+
+async def backend_pid(s) -> int:
+    return await s.scalar(text("select pg_backend_pid()"))
 
 
 async def test_start_opens_the_least_number_of_connections_and_stop_closes_all(pg_url):
@@ -38,8 +45,28 @@ async def test_a_database_can_be_started_again(pg_url):
     db = Database(pg_url)
     for _ in range(2):
         async with db:
-            await db.start()
             assert await show(db, "application_name") == "pulsepool"
+
+
+async def test_starting_what_is_started_does_nothing(pg_url, caplog):
+    db = Database(pg_url, max_size=1, acquire_timeout=0.2)
+    with caplog.at_level(logging.INFO, "pulsepool"):
+        async with db, db.session() as s:
+            await s.execute(text("select 1"))
+            await db.start()  # which would find no connection free
+    assert caplog.text.count("started") == 1
+
+
+async def test_a_start_that_opens_none_to_keep_still_finds_out_what_cannot_work(pg_url):
+    with pytest.raises(DatabaseUnavailable, match="nothing listens"):
+        await Database(Dsn.parse(pg_url).replace(port=1), min_size=0).start()
+
+
+async def test_stop_closes_the_sync_engine_that_nobody_has_used_yet(pg_url):
+    async with Database(pg_url) as db:
+        pass
+    with pytest.raises(PoolClosed, match=r"'main \(sync\)' is closed"):
+        await asyncio.to_thread(db.sync_engine.connect)
 
 
 WRONG = pytest.mark.parametrize(
@@ -129,8 +156,8 @@ async def test_stop_ends_by_its_deadline_what_does_not_end_by_itself(pg_url, cap
         while not db.async_engine.pool.checkedout():
             await asyncio.sleep(0.005)
     started = time.monotonic()
-    await db.stop(deadline=0.4)
-    assert time.monotonic() - started < 1.0
+    await db.stop(deadline=1.2)
+    assert time.monotonic() - started < 1.2
     assert "1 connections were still held" in caplog.text
     with pytest.raises(DatabaseUnavailable):
         await task
@@ -186,7 +213,7 @@ async def test_stop_waits_for_synchronous_work_too(pg_url):
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
-async def test_at_the_deadline_a_synchronous_statement_is_cancelled_and_its_connection_closed(pg_url, driver):
+async def test_at_the_deadline_a_synchronous_session_loses_its_connection(pg_url, driver):
     db = Database(Dsn.parse(pg_url).replace(driver=driver))
     await db.start()
 
@@ -194,20 +221,158 @@ async def test_at_the_deadline_a_synchronous_statement_is_cancelled_and_its_conn
         with db.sync_session() as s:
             s.execute(text("select pg_sleep(60)"))
 
-    async with Database(pg_url) as watcher:
-        task = asyncio.create_task(asyncio.to_thread(work))
+    task = asyncio.create_task(asyncio.to_thread(work))
+    async with asyncio.timeout(5):
+        while not db.sync_engine.pool.checkedout():
+            await asyncio.sleep(0.005)
+    await asyncio.sleep(0.1)
+    await db.stop(deadline=0.4)
+    with pytest.raises(DatabaseUnavailable):
+        await asyncio.wait_for(task, 2)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+async def test_stop_ends_by_its_deadline_when_the_server_is_frozen_under_a_synchronous_session(
+    own_server, frozen, driver
+):
+    db = Database(Dsn.parse(own_server.url("postgres")).replace(driver=driver))
+    await db.start()
+    holding, released = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with db.sync_session() as s:
+            s.execute(text("select 1"))
+            holding.set()
+            released.wait(20)
+            s.execute(text("select 1"))
+
+    task = asyncio.create_task(asyncio.to_thread(work))
+    assert await asyncio.to_thread(holding.wait, 5)
+    with frozen(own_server):
         async with asyncio.timeout(5):
-            while not db.sync_engine.pool.checkedout():
-                await asyncio.sleep(0.005)
-        await asyncio.sleep(0.1)
-        started = time.monotonic()
-        await db.stop(deadline=0.4)
-        assert time.monotonic() - started < 2
-        with pytest.raises(OperationalError, match="cancel"):
+            await db.stop(deadline=0.4)
+        released.set()
+        with pytest.raises(DatabaseUnavailable):
+            await asyncio.wait_for(task, 5)
+
+
+async def test_cycles_of_stop_and_start_under_load_share_no_connection_and_leak_none(pg_url):
+    """A pool that was stopped never lends again, not even when its successor is open already."""
+    db = Database(pg_url, max_size=4, acquire_timeout=0.5, application_name="cycled")
+    holders: dict[int, int] = {}
+    shared: list[int] = []
+    over = asyncio.Event()
+
+    async def call() -> None:
+        while not over.is_set():
+            try:
+                async with db.session() as s:
+                    pid = await backend_pid(s)
+                    if holders.get(pid, 0):
+                        shared.append(pid)
+                    holders[pid] = holders.get(pid, 0) + 1
+                    try:
+                        await s.execute(text("select pg_sleep(0.002)"))
+                    finally:
+                        holders[pid] -= 1
+            except PulsePoolError:
+                await asyncio.sleep(0)
+
+    async with Database(pg_url) as watcher:
+        await db.start()
+        callers = [asyncio.create_task(call()) for _ in range(40)]
+        for cycle in range(12):
+            await asyncio.sleep(0.03)
+            await db.stop(deadline=0.02 * (cycle % 3))
+            await db.start()
+            assert await count_backends(watcher, "cycled") <= 4 + 4, "beyond those just being ended"
+        over.set()
+        await asyncio.wait_for(asyncio.gather(*callers), 5)
+        await db.stop()
+        assert shared == []
+        async with asyncio.timeout(5):
+            while await count_backends(watcher, "cycled"):
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_cancelled_start_leaves_nothing_and_the_next_one_works(pg_url, times):
+    async with Database(pg_url) as watcher:
+        for wait in (0.0, 0.002, 0.005, 0.01, 0.02, 0.03):
+            db = Database(pg_url, min_size=3, max_size=3, acquire_timeout=1, application_name="cancelled")
+            task = asyncio.create_task(db.start())
+            await asyncio.sleep(wait)
+            for _ in range(times):
+                task.cancel()
+                await asyncio.sleep(0)
+            await asyncio.gather(task, return_exceptions=True)
+            await db.start()
+            await db.stop()
+            async with asyncio.timeout(5):
+                while await count_backends(watcher, "cancelled"):
+                    await asyncio.sleep(0.01)
+
+
+async def test_a_cancelled_stop_closes_all_the_same(pg_url):
+    async with Database(pg_url) as watcher:
+        db = Database(pg_url, min_size=4, application_name="cancelled")
+        await db.start()
+        task = asyncio.create_task(db.stop())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
             await task
         async with asyncio.timeout(5):
-            while await count_backends(watcher) > 1:
+            while await count_backends(watcher, "cancelled"):
                 await asyncio.sleep(0.01)
+
+
+async def test_of_two_who_run_it_the_first_to_leave_does_not_stop_it(pg_url):
+    db = Database(pg_url)
+    stays = asyncio.Event()
+
+    async def quick() -> None:
+        async with db:
+            pass
+
+    async def patient() -> str:
+        async with db.running(stop_deadline=1):
+            await stays.wait()
+            return await show(db, "application_name")
+
+    for order in ([patient, quick], [quick, patient]):
+        stays.clear()
+        tasks = {one: asyncio.create_task(one()) for one in order}
+        await tasks[quick]
+        stays.set()
+        assert await tasks[patient] == "pulsepool"
+    with pytest.raises(PoolClosed):
+        await show(db, "application_name")
+
+
+def test_it_can_be_run_in_one_event_loop_after_another(pg_url):
+    db = Database(pg_url)
+
+    async def run() -> str:
+        await asyncio.gather(db.start(), db.start())
+        try:
+            return await show(db, "application_name")
+        finally:
+            await db.stop()
+
+    assert [asyncio.run(run()) for _ in range(2)] == ["pulsepool"] * 2
+
+
+@pytest.mark.parametrize("answer", [None, 5, b"bytes"])
+async def test_a_password_callable_that_gives_no_text_is_refused_by_name(pg_url, answer):
+    db = Database(Dsn.parse(pg_url).replace(password=None), password=lambda: answer)
+    with pytest.raises(ConfigurationError, match=f"gave {type(answer).__name__}"):
+        await db.start()
+
+
+async def test_a_password_callable_may_give_a_secret(pg_url):
+    async with Database(Dsn.parse(pg_url).replace(password=None), password=lambda: SecretStr(PLANTED)) as db:
+        assert await show(db, "application_name") == "pulsepool"
 
 
 async def test_two_who_start_it_at_the_same_time_both_have_it(pg_url):
@@ -368,8 +533,10 @@ async def test_a_password_callable_that_fails_is_blamed_and_not_quoted(pg_url, a
         await db.start()
     assert "planted" not in str(failed.value)
     db.open()
+    started = time.monotonic()
     with pytest.raises(DatabaseUnavailable, match=says):
         await asyncio.to_thread(db.sync_engine.connect)
+    assert time.monotonic() - started < 3
     released.set()
 
 
@@ -429,6 +596,13 @@ async def test_a_database_from_the_environment(pg_url, monkeypatch):
     monkeypatch.setenv("DB_APPLICATION_NAME", "from the environment")
     async with Database.from_env(env_file=None) as db:
         assert await show(db, "application_name") == "from the environment"
+
+
+async def test_a_database_from_a_file_of_another_name(pg_url, monkeypatch, tmp_path):
+    monkeypatch.delenv("DATABASE_URL")
+    (tmp_path / "other.env").write_text(f"AUDIT_URL={pg_url}\nAUDIT_APPLICATION_NAME=from the file\n")
+    async with Database.from_env("AUDIT_", env_file=tmp_path / "other.env") as db:
+        assert await show(db, "application_name") == "from the file"
 
 
 def test_its_repr_shows_the_state_and_no_password():

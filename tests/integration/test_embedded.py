@@ -786,3 +786,16 @@ def test_a_copy_that_comes_second_changes_nothing(ground: Path) -> None:
     copy_for_all(source, target, without=("*.a",))
     assert (target / "bin" / "tool").read_text() == "first"
     assert [place.name for place in target.parent.rglob("*")] == ["target", "bin", "tool"]
+
+
+def test_a_folder_keeps_a_random_password_when_it_is_given_none(ground: Path) -> None:
+    server = EmbeddedPostgres(ground / "kept", password=None, durable=False)
+    with pytest.raises(EmbeddedServerError, match="start the server first"):
+        server.url()
+    with server:
+        first = server.url()
+        kept = server.data / "password"
+        assert kept.stat().st_mode & 0o077 == 0
+        assert len(kept.read_text()) >= 32
+    with EmbeddedPostgres(ground / "kept", password=None, port=server.port, durable=False) as again:
+        assert again.url() == first

@@ -65,6 +65,17 @@ async def test_a_session_commits_on_success_and_its_objects_stay_readable(db):
     assert await notes(db) == ["kept"]
 
 
+async def test_the_objects_of_a_sync_session_stay_readable_too(db):
+    def work() -> Note:
+        with db.sync_session() as s:
+            note = Note(body="kept")
+            s.add(note)
+        return note
+
+    note = await asyncio.to_thread(work)
+    assert (note.body, await notes(db)) == ("kept", ["kept"])
+
+
 async def test_a_session_rolls_back_on_any_error_which_passes_through(db):
     with pytest.raises(KeyError, match="mine"):
         async with db.session() as s:
@@ -122,6 +133,31 @@ async def test_a_second_cancellation_during_the_undoing_leaves_no_connection_beh
         await task
     assert db.async_engine.pool.checkedout() == 0
     assert await notes(db) == []
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_caller_cancelled_while_its_error_is_undone_ends_cancelled(db, monkeypatch, hangs):
+    monkeypatch.setattr("pulsepool.sessions.CLEANUP", 0.1 if hangs else 5)
+    undoing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        async with db.session() as s:
+            await s.execute(text("select 1"))
+
+            async def slow_rollback() -> None:
+                undoing.set()
+                await go_on.wait()
+
+            monkeypatch.setattr(s, "rollback", slow_rollback)
+            raise KeyError("mine")
+
+    task = asyncio.create_task(work())
+    await undoing.wait()
+    task.cancel()
+    if not hangs:
+        go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_undoing_that_takes_too_long_gives_the_connection_up(db, monkeypatch, caplog):
@@ -243,6 +279,29 @@ async def test_a_commit_that_the_body_makes_itself_and_loses_is_unknown_too(db):
         await task
 
 
+async def test_a_lost_rollback_is_no_lost_commit(db, frozen_backend):
+    with pytest.raises(DatabaseUnavailable) as lost:
+        async with db.session() as s:
+            s.add(Note(body="undone"))
+            await s.flush()
+            await terminate(db, await backend_pid(s))
+            await (await s.connection()).rollback()
+    assert not isinstance(lost.value, CommitUnknown)
+
+
+@pytest.mark.parametrize("way", ["commit and close", "rollback", "close"])
+async def test_a_body_may_end_its_transaction_itself(db, way):
+    async with db.session() as s:
+        await s.execute(text("insert into note (body) values ('by hand')"))
+        if way == "commit and close":
+            await s.commit()
+        if way == "rollback":
+            await s.rollback()
+        else:
+            await s.close()
+    assert await notes(db) == (["by hand"] if way == "commit and close" else [])
+
+
 async def test_one_lost_connection_does_not_condemn_the_healthy_ones_either_when_a_statement_finds_out(pg_url):
     async with Database(pg_url, min_size=3) as db, Database(pg_url) as watcher:
         with pytest.raises(DatabaseUnavailable):
@@ -266,9 +325,19 @@ async def test_a_session_that_has_ended_cannot_be_used_again(db):
     with pytest.raises(InvalidRequestError, match="closed"):
         await s.execute(text("select 1"))
 
+    with pytest.raises(KeyError):
+        async with db.session() as s:
+            raise KeyError
+    with pytest.raises(InvalidRequestError, match="closed"):
+        await s.execute(text("select 1"))
+
     def sync_work() -> None:
         with db.sync_session() as sync:
             sync.execute(text("select 1"))
+        with pytest.raises(InvalidRequestError, match="closed"):
+            sync.execute(text("select 1"))
+        with pytest.raises(KeyError), db.sync_session() as sync:
+            raise KeyError
         with pytest.raises(InvalidRequestError, match="closed"):
             sync.execute(text("select 1"))
 
