@@ -136,7 +136,7 @@ async def _refuse(connection: Any, error: Exception) -> Any:
         return None
     if isinstance(error, CommitUnknown):
         return _problem(500, "Outcome unknown", UNKNOWN)
-    busy = isinstance(error, PoolTimeout)
+    busy = not isinstance(error, (DatabaseUnavailable, PoolClosed))
     return _problem(503, "Busy" if busy else "Unavailable", BUSY if busy else DOWN, {"Retry-After": str(RETRY_AFTER)})
 
 
