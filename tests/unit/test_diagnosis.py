@@ -36,7 +36,6 @@ def test_a_refusal_of_the_server_names_server_code_and_remedy(sqlstate):
         (ConnectionRefusedError(111, "Connect call failed"), "nothing listens at db1:6432"),
         (FileNotFoundError(2, "No such file"), "a file that the address of db1:6432 names is not there"),
         (ssl.SSLError(1, "wrong version"), "no TLS with the server at db1:6432 ("),
-        (ssl.SSLError(""), "no TLS with the server at db1:6432 (SSLError)"),
         (ConnectionError("the server rejected SSL upgrade"), "no TLS with the server at db1:6432 (the server rejected"),
         (ServerSaid("one line\nanother"), "no connection to db1:6432 (one line)"),
         (OSError(), "no connection to db1:6432 (OSError)"),
