@@ -9,6 +9,7 @@ from unittest.mock import AsyncMock
 import httpx2
 import pytest
 from fastapi import Depends
+from fastapi.responses import StreamingResponse
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -168,6 +169,22 @@ async def test_as_many_synchronous_requests_are_let_in_as_there_are_connections(
         assert not admission.locked()
         await admission.acquire()
     assert admission.locked()
+
+
+async def test_a_client_that_reads_slowly_keeps_no_place_from_others(client, monkeypatch):
+    monkeypatch.setattr(app.router, "routes", list(app.router.routes))
+    monkeypatch.setattr(app.state, "sync_admission", asyncio.Semaphore(1))
+
+    @app.get("/streams")
+    def streams(db: SyncDb) -> StreamingResponse:
+        inside = app.state.sync_admission.locked()
+
+        async def body():
+            yield f"{inside} {app.state.sync_admission.locked()}"
+
+        return StreamingResponse(body())
+
+    assert (await client.get("/streams")).text == "True False"
 
 
 async def test_a_synchronous_request_that_finds_no_place_is_503(client, monkeypatch):

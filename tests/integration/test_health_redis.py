@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -93,7 +94,8 @@ async def test_a_frozen_redis_is_unhealthy_by_the_limit_and_well_again_when_it_t
         check, took = await ask(port)
     finally:
         os.kill(process, signal.SIGCONT)
-    assert (check.status, check.message) == (HealthStatus.UNHEALTHY, "Redis gave no answer within 0.3 s")
+    assert check.status is HealthStatus.UNHEALTHY
+    assert re.fullmatch(r"Redis gave no answer within 0\.[3-7] s", check.message)
     assert took < 0.8
     check, _ = await ask(port)
     assert check.status is HealthStatus.HEALTHY

@@ -1,6 +1,7 @@
 """Connections that are lost: noticed before they are lent, ended at once, and never taken for what they are not."""
 
 import asyncio
+import contextlib
 import time
 
 import psycopg
@@ -135,6 +136,22 @@ async def test_a_connection_on_which_the_server_fell_silent_is_ended_at_once_and
         assert retired == [(TimeoutError, True)], "it was not closed before SQLAlchemy began to say good-bye"
         async with db.async_engine.connect() as c:
             assert await c.scalar(PID) != pid
+
+
+async def test_a_rollback_that_is_lost_is_no_unknown_commit_though_the_connection_committed_before(
+    pg_url, frozen_backend
+):
+    async with Database(pg_url, statement_timeout=0.1, connect_timeout=0.1, validate_after=60) as db:
+        with contextlib.ExitStack() as ice:
+            pids = []
+            with pytest.raises(DatabaseUnavailable, match="stopped answering"):
+                for _ in range(2):
+                    async with db.session() as s:
+                        pids.append(await s.scalar(PID))
+                        if len(pids) == 2:
+                            ice.enter_context(frozen_backend(pids[-1]))
+                            await s.rollback()
+        assert pids[0] == pids[1]
 
 
 async def test_an_error_of_the_socket_condemns_its_connection(pg_url, monkeypatch):

@@ -175,7 +175,10 @@ async def test_a_pool_that_is_full_is_not_taken_for_a_silent_server_when_a_lost_
                 await c.execute(text("select 1"))
 
 
-async def test_a_connection_that_arrives_while_the_database_stops_is_closed_and_lent_to_nobody(slow, connects, pg_url):
+@pytest.mark.parametrize("opened_again", [False, True])
+async def test_a_connection_that_arrives_when_the_database_has_stopped_is_closed_and_lent_to_nobody(
+    slow, connects, pg_url, opened_again
+):
     async def connect() -> AsyncConnection:
         return await slow.async_engine.connect()
 
@@ -183,6 +186,8 @@ async def test_a_connection_that_arrives_while_the_database_stops_is_closed_and_
     await connects.under_way()
     waiter = asyncio.create_task(connect())
     await slow.stop(deadline=0.05)
+    if opened_again:
+        slow.open()
     connects.released.set()
     async with until():
         for caller in (connecting, waiter):
