@@ -18,7 +18,7 @@ done
 
 python -m venv "$work/lowest"
 "$work/lowest/bin/python" -m pip install -q -e '.[fastapi,sync,embedded]' "${tools[@]}" httpx \
-    'sqlalchemy==2.0.36' 'asyncpg==0.30.0' 'pydantic-settings==2.6.0' 'fastapi==0.121.1' 'psycopg[binary]==3.2.1'
+    'sqlalchemy==2.1.9' 'asyncpg==0.30.0' 'pydantic-settings==2.6.0' 'fastapi==0.121.1' 'psycopg[binary]==3.2.1'
 printf 'lowest versions   '
 "$work/lowest/bin/python" -m pytest "${quiet[@]}" tests/integration/test_{fastapi,sessions,database}.py \
     tests/unit/test_{settings,errors,diagnosis}.py -k 'not websocket' | tail -1
