@@ -142,7 +142,8 @@ def on_failure(engine: Engine, dsn: Dsn) -> None:
             context.is_disconnect = True
         if context.is_disconnect and context.statement is None and context.connection is not None:
             failure = silence or context.sqlalchemy_exception
-            setattr(failure, IN_COMMIT, context.connection.info.get(COMMITTING, False))
+            if failure is not None:  # None for a cancellation, which passes as it is
+                setattr(failure, IN_COMMIT, context.connection.info.get(COMMITTING, False))
         return silence
 
 

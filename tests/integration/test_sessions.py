@@ -263,6 +263,20 @@ async def test_a_server_that_falls_silent_in_commit_leaves_it_unknown_and_before
 
 
 @pytest.mark.usefixtures("napping_commits")
+async def test_a_caller_cancelled_in_commit_is_cancelled_and_its_connection_is_home(db):
+    async def work() -> None:
+        async with db.session() as s:
+            s.add(Note(body="who knows"))
+
+    task = asyncio.create_task(work())
+    await waiting_in(db, "PgSleep")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert db.async_engine.pool.checkedout() == 0
+
+
+@pytest.mark.usefixtures("napping_commits")
 async def test_a_commit_that_the_body_makes_itself_and_loses_is_unknown_too(db):
     pids: list[int] = []
 
