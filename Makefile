@@ -4,9 +4,9 @@ PORT ?= 8001
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.set-up
-WANTED := -e '.[fastapi,sync,embedded,dev]' -r requirements.v8.txt
+WANTED := -e '.[fastapi,sync,embedded,bench,dev]' -r requirements.v8.txt
 
-.PHONY: run test health gates pictures constraints compat lint typecheck contracts setup clean help
+.PHONY: run test health gates pictures bench bench-quick constraints compat compliance lint typecheck contracts setup clean help
 
 run: setup  ## EDBotv8 with its own PostgreSQL, on http://127.0.0.1:8001 or PORT=…
 	@exec $(BIN)/python -m src --port $(PORT)
@@ -24,6 +24,12 @@ gates: setup  ## PRP-27's six validation gates on a server of their own, each wi
 
 pictures: setup  ## the pictures of the README, taken anew
 	@$(BIN)/python -m tests.pictures
+
+bench: setup  ## pulsepool beside its peers, all of it (some 10 minutes); writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks
+
+bench-quick: setup  ## the same in a minute and a half, with fewer scenarios and rounds; writes no page
+	@$(BIN)/python -m benchmarks --quick
 
 lint: setup  ## ruff: linter and formatter
 	$(BIN)/ruff check .
@@ -58,8 +64,11 @@ constraints:  ## pin what an environment made anew today would have
 compat: setup  ## the FastAPI integration on twenty versions of FastAPI, and the library on its lowest versions
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/compat.sh
 
+compliance: setup  ## SQLAlchemy's own compliance suite, without and with ?plugin=pulsepool, compared; a minute or two
+	@$(BIN)/python -m tests.compliance
+
 clean:  ## forget the environment and the embedded server's data (kept in /var/tmp for a clone that others cannot enter)
 	rm -rf .venv .pulsepool
 
 help:
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12

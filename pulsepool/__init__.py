@@ -1,5 +1,6 @@
 """An async database connection layer with a pulse, for FastAPI, SQLAlchemy and PostgreSQL."""
 
+from pulsepool.alchemy import PulsePool
 from pulsepool.database import Database
 from pulsepool.dsn import Dsn
 from pulsepool.errors import (
@@ -7,10 +8,13 @@ from pulsepool.errors import (
     CommitUnknown,
     ConfigurationError,
     DatabaseUnavailable,
+    NotHeld,
     PoolClosed,
     PoolTimeout,
     PulsePoolError,
+    WrongLoop,
 )
+from pulsepool.pool import PoolStats
 from pulsepool.settings import DatabaseSettings
 
 __all__ = [
@@ -21,7 +25,11 @@ __all__ = [
     "DatabaseSettings",
     "DatabaseUnavailable",
     "Dsn",
+    "NotHeld",
     "PoolClosed",
+    "PoolStats",
     "PoolTimeout",
+    "PulsePool",
     "PulsePoolError",
+    "WrongLoop",
 ]

@@ -3,9 +3,10 @@
 import asyncio
 import importlib.util
 import logging
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -13,27 +14,35 @@ from typing import Self, Unpack
 
 from pydantic import SecretStr
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
-from pulsepool.alchemy import Gate, build_async_engine, build_sync_engine, close_engines
-from pulsepool.diagnosis import unavailable
+from pulsepool.alchemy import (
+    Gate,
+    Record,
+    build_async_engine,
+    build_reading_engine,
+    build_sync_engine,
+    close_engines,
+    make_cores,
+)
 from pulsepool.dsn import Dsn
-from pulsepool.errors import ConfigurationError, PoolClosed
-from pulsepool.sessions import GIVING_UP, outwait, sync_unit_of_work, unit_of_work
+from pulsepool.errors import ConfigurationError, PoolClosed, WrongLoop
+from pulsepool.lane import DirectLane
+from pulsepool.pool import Pool, PoolStats
+from pulsepool.sessions import GIVING_UP, Reading, Writing, outwait, sync_unit_of_work
 from pulsepool.settings import DatabaseOptions, DatabaseSettings
 
 logger = logging.getLogger("pulsepool")
 
-WITHOUT_EFFECT = {"max_idle", "keepalive", "leak_after", "pgbouncer"}
-"""Settings that SQLAlchemy's own pool cannot honour: said loudly rather than taken silently."""
+WITHOUT_EFFECT = {"pgbouncer"}
+"""Settings that nothing honours yet: said loudly rather than taken silently."""
 
 SYNC_DRIVERS = ("psycopg", "psycopg2")
 """In order of preference, when the address names none of them."""
 
 
-class Database:
+class Database(DirectLane):
     """A PostgreSQL database with an async and a sync engine from one address.
 
     `address`: whatever `Dsn.parse` takes, or a `Dsn`. `name`: how logs and errors call it. The options are those of
@@ -68,10 +77,12 @@ class Database:
         self.name = name
         self.dsn = dsn
         self.settings = settings
-        self._gate = Gate(name, settings)
+        self._cores = make_cores(name, dsn, settings)
         self._sync_gate = Gate(f"{name} (sync)", settings)
         self._making = threading.RLock()  # two threads that are first must not make two engines
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._home: asyncio.AbstractEventLoop | None = None
+        self._process = os.getpid()
         self._lock = asyncio.Lock()
         self._runs: list[AbstractAsyncContextManager[Self]] = []
         for setting in sorted(WITHOUT_EFFECT & settings.model_fields_set):
@@ -96,7 +107,7 @@ class Database:
 
     @cached_property
     def _async_engine(self) -> AsyncEngine:
-        return build_async_engine(self.dsn, self.settings, self._gate)
+        return build_async_engine(self.dsn, self.settings, self._cores)
 
     @cached_property
     def _sync_engine(self) -> Engine:
@@ -116,12 +127,17 @@ class Database:
         return async_sessionmaker(self.async_engine, expire_on_commit=False, close_resets_only=False)
 
     @cached_property
+    def _reading_sessions(self) -> async_sessionmaker[AsyncSession]:
+        engine = build_reading_engine(self.async_engine, self._cores)
+        return async_sessionmaker(engine, expire_on_commit=False, close_resets_only=False)
+
+    @cached_property
     def _sync_sessions(self) -> sessionmaker[Session]:
         return sessionmaker(self.sync_engine, expire_on_commit=False, close_resets_only=False)
 
     def open(self) -> None:
         """Let both engines lend connections, again after a `stop()`; connects to nothing."""
-        self._gate.closed = self._sync_gate.closed = False
+        self._cores.closed = self._sync_gate.closed = False
 
     async def start(self) -> None:
         """Open `min_size` connections, at least one: what cannot work is known now, not with the first user.
@@ -130,22 +146,32 @@ class Database:
         open. Starting what is started is no error; of two who start at the same time, the second waits for the first.
         """
         async with self._changing:
-            if self._started:
+            if self._started and self._is_home():
                 return
             self.open()
             try:
-                async with AsyncExitStack() as held:
-                    for _ in range(max(self.settings.min_size, 1)):
-                        await held.enter_async_context(self.async_engine.connect())
-            except BaseException as error:
+                await self.pool.start()
+            except BaseException:
                 await self._close(deadline=1.0)
-                if isinstance(error, DBAPIError):  # it let us in, and was gone before the driver's first questions
-                    cause = error.orig or error
-                    raise unavailable(cause, self.dsn, self.settings, self.settings.connect_timeout) from error
                 raise
             self._started = True
+            self._home, self._process = asyncio.get_running_loop(), os.getpid()
         address, most = self.dsn.replace(driver=None), self.settings.max_size
         logger.info("database %r started: %s, at most %d connections for each engine", self.name, address, most)
+
+    @property
+    def pool(self) -> Pool[Record]:
+        """The pool of the running event loop, for `drain()`, `resize()`, `suspend()` and `resume()`.
+
+        Raises `PoolClosed`, and `RuntimeError` where no event loop is running.
+        """
+        self.async_engine  # noqa: B018 - it brings the pools to life
+        return self._cores.here()
+
+    def stats(self) -> PoolStats:
+        """Give the asynchronous pool's numbers at this moment; all 0 before its first use."""
+        pool = self._cores.current()
+        return pool.stats() if pool is not None else PoolStats()
 
     async def stop(self, deadline: float = 10.0) -> None:
         """Refuse new work, wait for the work under way, and be closed `deadline` seconds from now at the latest.
@@ -192,9 +218,8 @@ class Database:
     async def _close(self, deadline: float) -> None:
         """Close it to the end even when cancelled: half closed, it would keep connections that nobody ends."""
         self._started = False
-        self._gate.closed = self._sync_gate.closed = True
-        made = vars(self)
-        closing = close_engines(made.get("_async_engine"), made.get("_sync_engine"), deadline=deadline)
+        self._sync_gate.closed = True
+        closing = close_engines(self._cores, vars(self).get("_sync_engine"), deadline=deadline)
         task = asyncio.create_task(closing, name=f"pulsepool: close {self.name}")
         cancelled = await outwait(task, deadline + GIVING_UP)
         if cancelled is not None:
@@ -202,17 +227,26 @@ class Database:
         if task.done() and task.result():
             logger.warning("database %r stopped while %d connections were still held", self.name, task.result())
 
-    @asynccontextmanager
-    async def session(self) -> AsyncIterator[AsyncSession]:
+    def session(self) -> AbstractAsyncContextManager[AsyncSession]:
         """A session in one transaction: committed on success, rolled back on any error or cancellation.
 
-        The server hears BEGIN only with the first statement. Objects stay readable after the commit.
-        Raises `PoolClosed` outside `start()` and `stop()`, `PoolTimeout`, `DatabaseUnavailable`, and `CommitUnknown`
-        when the connection is lost during COMMIT; whatever else the body or the commit raises passes through.
+        The server hears BEGIN only with the first statement. Objects stay readable after the commit. What is SET for
+        the session rather than for the transaction (`SET LOCAL`) stays with its connection, as on any SQLAlchemy pool.
+        Raises `PoolClosed` outside `start()` and `stop()`, `WrongLoop`, `PoolTimeout`, `DatabaseUnavailable`, and
+        `CommitUnknown` when the connection is lost during COMMIT; whatever else the body or the commit raises passes.
         """
         self._require_started()
-        async with unit_of_work(self._sessions()) as session:
-            yield session
+        return Writing(self._sessions())
+
+    def read(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """A session that only reads: one round trip for each statement, and the server refuses to write.
+
+        Each statement sees what is committed when it begins: there is no transaction around them, so a savepoint fails.
+        Raises as `session` does, but never `CommitUnknown`; a write, and `select … for update`, is a `DBAPIError` with
+        the SQLSTATE 25006. Who says `begin read write` means it.
+        """
+        self._require_started()
+        return Reading(self._reading_sessions())
 
     @contextmanager
     def sync_session(self) -> Iterator[Session]:
@@ -223,8 +257,34 @@ class Database:
         with sync_unit_of_work(self._sync_sessions()) as session:
             yield session
 
-    def _require_started(self) -> None:
-        if not self._started:
-            raise PoolClosed(
-                f"database {self.name!r} is not started", hint="use `async with database:`, or await database.start()"
+    def _is_home(self) -> bool:
+        """Whether the running loop is the one that it was started on; a forked process makes its own home.
+
+        Raises `WrongLoop` for another loop, unless the first one is closed: nobody can stop it there any more.
+        """
+        loop = asyncio.get_running_loop()
+        if self._home is loop:
+            return True
+        if self._process != os.getpid():
+            self._home, self._process = loop, os.getpid()
+            if (sync_engine := vars(self).get("_sync_engine")) is not None:
+                sync_engine.dispose(close=False)
+            return True
+        if self._home is not None and not self._home.is_closed():
+            raise WrongLoop(
+                f"database {self.name!r} was started on another event loop than the one that is running",
+                hint="start and stop it in the loop that uses it (in pytest: one loop scope for fixture and test)",
             )
+        return False
+
+    def _require_started(self) -> None:
+        if self._started and (self._home is asyncio.get_running_loop() or self._is_home()):
+            return
+        if self._started:
+            raise WrongLoop(
+                f"database {self.name!r} was started on an event loop that is closed now",
+                hint="stop it before its loop ends, and start it in the loop that uses it",
+            )
+        raise PoolClosed(
+            f"database {self.name!r} is not started", hint="use `async with database:`, or await database.start()"
+        )

@@ -56,5 +56,13 @@ class CommitUnknown(PulsePoolError):
     """
 
 
+class WrongLoop(PulsePoolError, RuntimeError):
+    """A database was used from another event loop than the one that it was started on."""
+
+
+class NotHeld(PulsePoolError, RuntimeError):
+    """A connection was released twice, to a pool that is not its own, or used after it was released."""
+
+
 class BlockedLoop(PulsePoolError):
     """Synchronous database work was asked for on a running event loop, where it would stall every other task."""

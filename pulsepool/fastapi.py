@@ -9,13 +9,14 @@ import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Annotated, Any
 
 try:
     import fastapi.routing
 except ImportError as error:
     raise ImportError("pulsepool.fastapi needs FastAPI: pip install 'pulsepool[fastapi]'") from error
+import asyncpg
 from fastapi import Depends, FastAPI, WebSocket, status
 from fastapi.requests import HTTPConnection
 from fastapi.responses import JSONResponse, Response
@@ -55,7 +56,8 @@ def install(app: FastAPI, db: Database, *, stop_deadline: float = 10.0) -> None:
     app.router.lifespan_context = _lifespan_around(app, db, stop_deadline)
     for trouble in (PoolTimeout, PoolClosed, DatabaseUnavailable, CommitUnknown):
         app.add_exception_handler(trouble, _refuse)
-    app.exception_handlers.setdefault(DBAPIError, _refuse_for_now)
+    for refused in (DBAPIError, asyncpg.PostgresError):
+        app.exception_handlers.setdefault(refused, _refuse_for_now)
     app.add_middleware(PlainStartup)
 
 
@@ -82,8 +84,9 @@ DatabaseDep = Annotated[Database, Depends(_database)]
 """The `Database` that was given to `install`."""
 
 
-async def _session(connection: HTTPConnection, db: DatabaseDep) -> AsyncIterator[AsyncSession]:
-    async with db.session() as session:
+async def _session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
+    # The database is not asked for as a dependency of its own: FastAPI takes its time to solve each.
+    async with (await _database(connection)).session() as session:
         yield session
         if (code := _status_to_send(connection)) is not None and code >= 400:
             await session.rollback()
@@ -98,6 +101,20 @@ A streamed body runs after the session has ended and needs one of its own, `db.s
 """
 
 
+async def _reading_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
+    async with (await _database(connection)).read() as session:
+        yield session
+
+
+ReadDep = Annotated[AsyncSession, Depends(_reading_session, scope="function")]
+"""A session for this request that only reads, as of `Database.read()`, closed before the response is sent.
+
+A write is refused by the server with the SQLSTATE 25006, which `install` answers as it does a standby's: 503, and one
+line in the log that says what was refused. With a `SessionDep` beside it, a request holds two connections, and this one
+does not see what that one has not committed.
+"""
+
+
 def _status_to_send(connection: HTTPConnection) -> int | None:
     """The status of the response that FastAPI has ready while it ends this request's function-scoped dependencies.
 
@@ -109,13 +126,20 @@ def _status_to_send(connection: HTTPConnection) -> int | None:
         return None
     frame: FrameType | None = sys._getframe()  # noqa: SLF001 - documented, for exactly this: looking at callers
     while frame is not None:
-        if frame.f_code.co_filename == fastapi.routing.__file__:
+        if _may_hold_the_response(frame.f_code):
             response = frame.f_locals.get("response")
             if isinstance(response, Response):
                 return response.status_code
         frame = frame.f_back
     _warn_once_that_returned_errors_commit()
     return None
+
+
+@functools.cache
+def _may_hold_the_response(code: CodeType) -> bool:
+    """Whether it is a function of `fastapi.routing` with such a local: looking at a frame's locals copies them all."""
+    names = (*code.co_varnames, *code.co_cellvars, *code.co_freevars)
+    return code.co_filename == fastapi.routing.__file__ and "response" in names
 
 
 @functools.cache
@@ -145,9 +169,11 @@ async def _refuse_for_now(connection: Any, error: Exception) -> Any:
 
     Starlette has looked for a handler of the error's own class already, so what is left are those of its bases.
     """
-    if isinstance(error, DBAPIError) and (sqlstate_of(error.orig) or "").startswith(FOR_NOW):
-        return await _refuse(connection, error.orig if isinstance(error.orig, Exception) else error)
-    for base in DBAPIError.__mro__[1:]:
+    cause = error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error
+    if (sqlstate_of(cause) or "").startswith(FOR_NOW):
+        return await _refuse(connection, cause)
+    kind = DBAPIError if isinstance(error, DBAPIError) else asyncpg.PostgresError
+    for base in kind.__mro__[1:]:
         handler = connection.app.exception_handlers.get(base)
         if handler is not None and base is not Exception:  # that one is not looked for here, but outside of all
             if inspect.iscoroutinefunction(handler):

@@ -2,13 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+from sqlalchemy.util.concurrency import greenlet_spawn
 
 from pulsepool.alchemy import Unanswered, was_in_commit
 from pulsepool.alchemy.events import TRY_AGAIN
@@ -24,25 +26,98 @@ GIVING_UP = 3.0
 """Seconds for ending a connection that was given up; SQLAlchemy's own good-bye to asyncpg takes two at most."""
 
 
-@asynccontextmanager
-async def unit_of_work(session: AsyncSession) -> AsyncIterator[AsyncSession]:
+class UnitOfWork:
+    """`async with unit_of_work(session):`, see there. A class, as a generator costs each request some microseconds."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def __aenter__(self) -> AsyncSession:
+        return self._session
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            try:
+                await self._end()
+            except BaseException as failure:
+                await self._undo(failure)
+                raise
+        else:
+            await self._undo(error)
+
+    async def _end(self) -> None:
+        if self._session.in_transaction():  # one that the body ended itself, or never began, has nothing to commit
+            await self._session.commit()
+        await self._session.close()  # nothing is left to say to the server, so nothing here can wait or be cancelled
+
+    async def _undo(self, error: BaseException) -> None:
+        await _settle(_undo(self._session))
+        if (typed := _if_lost(error)) is not None:
+            raise typed from error
+
+
+def unit_of_work(session: AsyncSession) -> UnitOfWork:
     """Lend `session` for one transaction: commit at the end, roll back on any error or cancellation, always close.
 
     Raises what the body or the commit raised; but a connection lost on the way becomes `DatabaseUnavailable`, and one
     lost or silent while COMMIT was under way `CommitUnknown`. Undoing is shielded from cancellation, and bounded by
     `CLEANUP` and `GIVING_UP`, 8 s together.
     """
-    try:
-        yield session
-        if session.in_transaction():  # one that the body ended itself, or never began, has nothing to commit
-            await session.commit()
-    except BaseException as error:
-        await _settle(_undo(session))
-        if (typed := _if_lost(error)) is not None:
-            raise typed from error
-        raise
+    return UnitOfWork(session)
+
+
+class Writing(UnitOfWork):
+    """The same as `unit_of_work`, for a session on one engine of ours, with a greenlet for COMMIT alone."""
+
+    __slots__ = ()
+
+    async def _end(self) -> None:
+        session = self._session.sync_session
+        if session.in_transaction():
+            await greenlet_spawn(_commit_and_close, session)
+        else:
+            await _close(self._session)
+
+
+class Reading(UnitOfWork):
+    """The same for a session on a connection in autocommit, where there is nothing to commit or to undo."""
+
+    __slots__ = ()
+
+    async def _end(self) -> None:
+        if _in_autocommit(self._session.sync_session):
+            await _close(self._session)
+        else:
+            await self._session.close()
+
+
+def _commit_and_close(session: Session) -> None:
+    session.commit()
+    session.close()
+
+
+async def _close(session: AsyncSession) -> None:
+    """Close a session that has nothing left to say to the server; only somebody's listener would need a greenlet."""
+    if _listened_to(session.sync_session):
+        await session.close()
     else:
-        await session.close()  # nothing is left to say to the server, so nothing here can wait or be cancelled
+        session.sync_session.close()
+
+
+def _in_autocommit(session: Session) -> bool:
+    """Whether no transaction is open: one was asked for by an isolation level of its own."""
+    begun = session.get_transaction()
+    connections = begun._connections.values() if begun is not None else ()  # noqa: SLF001 - no public way without I/O
+    return all(connection.connection.dbapi_connection.autocommit for connection, *_ in connections)  # type: ignore[union-attr]
+
+
+def _listened_to(session: Session) -> bool:
+    dispatch = session.bind.pool.dispatch  # type: ignore[union-attr]
+    return bool(dispatch.reset or dispatch.checkin)
 
 
 @contextmanager

@@ -94,7 +94,7 @@ class DatabaseSettings(PlainSettings):
     """The database's name."""
 
     min_size: int = Field(1, ge=0, le=10_000)
-    """Connections opened at start."""
+    """Connections kept open, from the start on."""
     max_size: int = Field(10, ge=1, le=10_000)
     """Connections at most, those being opened included."""
     acquire_timeout: Seconds = 5.0
@@ -104,7 +104,7 @@ class DatabaseSettings(PlainSettings):
     connect_timeout: Seconds = 5.0
     """Name look-up, TCP, TLS and log-in of one new connection together."""
     max_lifetime: Seconds | None = 1800.0
-    """A connection older than this is replaced when it is next idle (HikariCP's half hour). None: never."""
+    """A connection older than this is replaced (HikariCP's half hour). None: never."""
     max_idle: Seconds | None = 600.0
     """A connection beyond `min_size` that was idle for this long is closed (HikariCP's ten minutes). None: never."""
     validate_after: float = Field(0.5, ge=0, le=86_400, allow_inf_nan=False)
@@ -112,7 +112,7 @@ class DatabaseSettings(PlainSettings):
     keepalive: Seconds | None = 120.0
     """An idle connection says something this often, so that no NAT forgets it (HikariCP's two minutes). None: never."""
     leak_after: Seconds | None = None
-    """A connection held for longer is reported with who holds it. None: never."""
+    """A connection held for longer is logged once, with who holds it. None: never."""
     statement_timeout: Seconds | None = None
     """The server cancels a statement that runs for longer. None: the server's own setting."""
     idle_in_transaction_timeout: Seconds | None = None

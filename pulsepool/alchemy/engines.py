@@ -8,10 +8,15 @@ import socket
 from typing import Any
 
 from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from pulsepool.alchemy.cores import Cores
 from pulsepool.alchemy.events import on_connect, on_failure, on_lending
-from pulsepool.alchemy.pool import AsyncGatedPool, Gate, GatedPool
+from pulsepool.alchemy.gated import Gate, GatedPool
+from pulsepool.alchemy.limits import limits_of
+from pulsepool.alchemy.own import DatabasePool, ReadingPool
+from pulsepool.diagnosis import unavailable
 from pulsepool.dsn import Dsn
 from pulsepool.settings import DatabaseSettings
 
@@ -19,7 +24,12 @@ A_DAY = 86_400.0
 """Seconds; what libpq's `connect_timeout=0`, no limit, comes to here."""
 
 
-def build_async_engine(dsn: Dsn, settings: DatabaseSettings, gate: Gate) -> AsyncEngine:
+def make_cores(name: str, dsn: Dsn, settings: DatabaseSettings) -> Cores:
+    """What the asynchronous engine and the direct lane have their connections from."""
+    return Cores(limits_of(settings, name, connect_timeout=_connect_limit(dsn, settings)))
+
+
+def build_async_engine(dsn: Dsn, settings: DatabaseSettings, cores: Cores) -> AsyncEngine:
     """An engine on asyncpg; it connects with its first use. Raises `ConfigurationError` for what asyncpg cannot do."""
     limit = _connect_limit(dsn, settings)
     dsn = _with_session_parameters(dsn, settings)
@@ -27,11 +37,34 @@ def build_async_engine(dsn: Dsn, settings: DatabaseSettings, gate: Gate) -> Asyn
     if settings.statement_timeout is not None:
         # The server ends a slow statement itself; only one that says nothing at all runs into this.
         connect_args["command_timeout"] = settings.statement_timeout + limit
+
+    def explain(error: Exception) -> Exception:
+        """It let us in, and was gone before the dialect's first questions."""
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        return unavailable(cause, dsn, settings, limit)
+
     engine = create_async_engine(
-        dsn.sqlalchemy_url("asyncpg"), connect_args=connect_args, poolclass=AsyncGatedPool, **_pool_arguments(settings)
+        dsn.sqlalchemy_url("asyncpg"),
+        connect_args=connect_args,
+        poolclass=DatabasePool,
+        limits=cores.limits,
+        cores=cores,
+        explain=explain,
+        hide_parameters=True,  # what people send is no line of anybody's log
     )
-    _equip(engine.sync_engine, dsn, settings, gate, limit)
+    on_connect(engine.sync_engine, dsn, settings, limit)
+    on_failure(engine.sync_engine, dsn)
     return engine
+
+
+def build_reading_engine(engine: AsyncEngine, cores: Cores) -> AsyncEngine:
+    """A second engine on the same connections, whose sessions only read, one round trip for each statement."""
+    writing = engine.sync_engine
+    main: Any = writing.pool
+    pool = ReadingPool(main._creator, limits=cores.limits, cores=cores, explain=main.explain, dialect=writing.dialect)
+    cores.make = main._make_core
+    reading = Engine(pool, writing.dialect, writing.url, hide_parameters=True)
+    return AsyncEngine(reading)
 
 
 def build_sync_engine(dsn: Dsn, settings: DatabaseSettings, gate: Gate, driver: str) -> Engine:
@@ -42,51 +75,40 @@ def build_sync_engine(dsn: Dsn, settings: DatabaseSettings, gate: Gate, driver: 
     engine = create_engine(
         dsn.sqlalchemy_url(driver), connect_args=connect_args, poolclass=GatedPool, **_pool_arguments(settings)
     )
-    _equip(engine, dsn, settings, gate, limit)
-    return engine
-
-
-def _equip(engine: Engine, dsn: Dsn, settings: DatabaseSettings, gate: Gate, limit: float) -> None:
     GatedPool.of(engine).gate = gate
     on_connect(engine, dsn, settings, limit)
     on_failure(engine, dsn)
     on_lending(engine, settings.validate_after)
+    return engine
 
 
-async def close_engines(async_engine: AsyncEngine | None, sync_engine: Engine | None, *, deadline: float) -> int:
-    """Shut the gates, wait for the connections that are lent, close all; return by `deadline` seconds from now.
+async def close_engines(cores: Cores, sync_engine: Engine | None, *, deadline: float) -> int:
+    """Lend no more, wait for the connections that are lent, close all; return by `deadline` seconds from now.
 
     The last quarter of the time, a second at most, is for closing; connections still lent by then are ended under their
     holders. Gives how many those were.
     """
+    cores.closed = True
+    if sync_engine is None:
+        return await cores.stop(deadline)
+    ended = await asyncio.gather(cores.stop(deadline), _close_sync(sync_engine, deadline))
+    return sum(ended)
+
+
+async def _close_sync(engine: Engine, deadline: float) -> int:
     loop = asyncio.get_running_loop()
-    ends = loop.time() + deadline
-    lent_until = ends - min(1.0, deadline / 4)
-    pools = [GatedPool.of(engine) for engine in (async_engine and async_engine.sync_engine, sync_engine) if engine]
-    for pool in pools:
-        pool.gate.closed = pool.retired = True
-
-    def lent() -> int:
-        return sum(pool.checkedout() for pool in pools)
-
-    while lent() and loop.time() < lent_until:  # noqa: ASYNC110 - SQLAlchemy's pool has nothing to wait for
+    lent_until = loop.time() + deadline - min(1.0, deadline / 4)
+    pool = GatedPool.of(engine)
+    pool.gate.closed = pool.retired = True
+    while pool.checkedout() and loop.time() < lent_until:  # noqa: ASYNC110 - threads hold them, who set no event
         await asyncio.sleep(0.01)
-    if ended := lent():
-        for pool in pools:
-            _end_all(pool.gate)
-    await asyncio.gather(*(_close(engine, ends) for engine in (async_engine, sync_engine) if engine))
-    return ended
-
-
-def _end_all(gate: Gate) -> None:
-    """End every connection where it stands, without a word to a server that may not answer."""
-    with gate.lock:
-        opened = list(gate.opened)
-    for connection in opened:
-        if hasattr(connection, "terminate"):
-            connection.terminate()
-        else:
+    if ended := pool.checkedout():
+        with pool.gate.lock:
+            opened = list(pool.gate.opened)
+        for connection in opened:
             _hang_up(connection)
+    engine.dispose()
+    return ended
 
 
 def _hang_up(connection: Any) -> None:
@@ -98,18 +120,6 @@ def _hang_up(connection: Any) -> None:
     # Suppressed: it is closed already, whatever its driver raises for that.
     with contextlib.suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as shared:
         shared.shutdown(socket.SHUT_RDWR)
-
-
-async def _close(engine: AsyncEngine | Engine, ends: float) -> None:
-    if isinstance(engine, Engine):
-        engine.dispose()
-        return
-    try:
-        async with asyncio.timeout_at(ends):
-            await engine.dispose()
-    except TimeoutError:  # a server that says nothing does not answer a good-bye either
-        _end_all(GatedPool.of(engine.sync_engine).gate)
-        await engine.dispose()
 
 
 def _pool_arguments(settings: DatabaseSettings) -> dict[str, Any]:

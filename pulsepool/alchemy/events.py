@@ -8,28 +8,22 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import asyncpg
 from pydantic import SecretStr
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Engine, event
 from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.util import await_only
 
-from pulsepool.alchemy.pool import GatedPool, Unanswered
+from pulsepool.alchemy.errors import Unanswered
+from pulsepool.alchemy.gated import GatedPool
 from pulsepool.diagnosis import sqlstate_of, unavailable
 from pulsepool.dsn import Dsn
 from pulsepool.errors import ConfigurationError, DatabaseUnavailable, PulsePoolError
 from pulsepool.settings import DatabaseSettings
 
-VALIDATION_TIMEOUT = 1.0
-"""Seconds that an idle asyncpg connection has to answer `SELECT 1` before it is taken for dead."""
-
-ASYNCPG_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
-"""What asyncpg itself raises; SQLAlchemy before 2.1 lets it through at connect."""
-
 COMMITTING = "pulsepool: committing"
-"""In a connection's `info`: whether the last of BEGIN, COMMIT and ROLLBACK that it was asked for is COMMIT."""
+"""In a connection's `info` while COMMIT is under way, and until its failure has been judged."""
 
 IN_COMMIT = "_pulsepool_in_commit"
 """The attribute of an error that carries the answer to `was_in_commit`."""
@@ -116,21 +110,22 @@ def on_failure(engine: Engine, dsn: Dsn) -> None:
 
     It condemns itself alone, not the healthy ones.
     """
+    commit = engine.dialect.do_commit
 
-    @event.listens_for(engine, "begin")
-    @event.listens_for(engine, "rollback")
-    def not_committing(connection: Connection) -> None:
-        if not connection.invalidated:  # else asking for `info` would reconnect, and be refused while rolling back
-            connection.info[COMMITTING] = False
-
-    @event.listens_for(engine, "commit")
-    def committing(connection: Connection) -> None:
+    # In place of the engine's events `begin`, `commit` and `rollback`: with any listener, an engine dispatches all.
+    def do_commit(connection: PoolProxiedConnection) -> None:
         connection.info[COMMITTING] = True
+        commit(connection)
+        del connection.info[COMMITTING]
+
+    engine.dialect.do_commit = do_commit  # type: ignore[assignment, method-assign]
 
     @event.listens_for(engine, "handle_error")
     def judge(context: ExceptionContext) -> DatabaseUnavailable | None:
         error = context.original_exception
         context.invalidate_pool_on_disconnect = False
+        connection = context.connection
+        in_commit = connection is not None and not connection.invalidated and connection.info.pop(COMMITTING, False)
         if isinstance(error, PulsePoolError):
             return None
         silence = None
@@ -140,10 +135,9 @@ def on_failure(engine: Engine, dsn: Dsn) -> None:
             silence = Unanswered(f"the server at {dsn.where} stopped answering", hint=TRY_AGAIN)
         elif (sqlstate_of(error) or "").startswith(LOST):
             context.is_disconnect = True
-        if context.is_disconnect and context.statement is None and context.connection is not None:
-            failure = silence or context.sqlalchemy_exception
-            if failure is not None:  # None for a cancellation, which passes as it is
-                setattr(failure, IN_COMMIT, context.connection.info.get(COMMITTING, False))
+        failure = silence or context.sqlalchemy_exception
+        if context.is_disconnect and in_commit and failure is not None:  # None for a cancellation: it passes as it is
+            setattr(failure, IN_COMMIT, True)
         return silence
 
 
@@ -161,9 +155,8 @@ def _end_at_once(context: ExceptionContext) -> None:
 
 
 def on_lending(engine: Engine, validate_after: float) -> None:
-    """Lend no connection that is known to be closed, and ask one that idled for `validate_after` seconds."""
+    """Lend no synchronous connection that is known to be closed; ask one that idled for `validate_after` seconds."""
     gate = GatedPool.of(engine).gate
-    ask = _ask_asyncpg if engine.dialect.is_async else engine.dialect.do_ping
 
     @event.listens_for(engine, "connect")
     def arrives(_: Any, record: ConnectionPoolEntry) -> None:
@@ -176,25 +169,13 @@ def on_lending(engine: Engine, validate_after: float) -> None:
 
     @event.listens_for(engine, "checkout")
     def leaves(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
-        if _is_closed(record.driver_connection):
+        driver = record.driver_connection
+        if driver is None or driver.closed:
             raise DisconnectionError("the server closed this connection")
         idle_since = record.info.get("idle_since")
         if idle_since is None or time.monotonic() - idle_since < validate_after:
             return
         try:
-            ask(connection)
-        except (engine.dialect.loaded_dbapi.Error, *ASYNCPG_ERRORS, OSError) as error:
+            engine.dialect.do_ping(connection)
+        except (engine.dialect.loaded_dbapi.Error, OSError) as error:
             raise DisconnectionError("this connection does not answer any more") from error
-
-
-def _is_closed(driver: Any) -> bool:
-    return driver is None or bool(driver.is_closed() if hasattr(driver, "is_closed") else driver.closed)
-
-
-def _ask_asyncpg(connection: Any) -> None:
-    driver = connection.driver_connection
-    try:
-        await_only(driver.execute("SELECT 1", timeout=VALIDATION_TIMEOUT))
-    except BaseException:
-        driver.terminate()  # at once: a polite good-bye would wait for a server that does not answer
-        raise

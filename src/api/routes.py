@@ -4,10 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Path, Query
 
+from pulsepool.fastapi import DatabaseDep, ReadDep
 from src.api.dependencies import AsyncDb
 from src.api.schemas import AnswerOut, ContactPage, DocumentOut, DocumentPage, QueryIn
 from src.models import catalogue
-from src.models.entities import Document, QueryType
+from src.models.entities import QueryType
 from src.pipeline.answer import answer
 
 DocumentId = Annotated[int, Path(ge=1, le=2**31 - 1)]
@@ -28,7 +29,7 @@ async def query(question: QueryIn, db: AsyncDb) -> AnswerOut:
 
 @router.get("/documents")
 async def documents(
-    db: AsyncDb,
+    db: ReadDep,
     kind: Kind = None,
     limit: Limit = 50,
     offset: Offset = 0,
@@ -40,16 +41,16 @@ async def documents(
 
 
 @router.get("/documents/{document_id}", responses={404: {"description": NO_DOCUMENT}})
-async def document(document_id: DocumentId, db: AsyncDb) -> DocumentOut:
+async def document(document_id: DocumentId, db: DatabaseDep) -> DocumentOut:
     """One document, whole."""
-    found = await db.get(Document, document_id)
+    found = await db.fetchrow(catalogue.DOCUMENT, {"id": document_id})
     if found is None:
         raise HTTPException(404, NO_DOCUMENT)
     return DocumentOut.model_validate(found)
 
 
 @router.get("/contacts")
-async def contacts(db: AsyncDb, service: Service = None, limit: Limit = 50, offset: Offset = 0) -> ContactPage:
+async def contacts(db: ReadDep, service: Service = None, limit: Limit = 50, offset: Offset = 0) -> ContactPage:
     """List on-call contacts by service, whoever is called first coming first."""
     total = await db.scalar(catalogue.count_contacts(service))
     items = await db.scalars(catalogue.contacts(service, limit=limit, offset=offset))

@@ -6,7 +6,6 @@ from src.api.dependencies import SyncDb
 from src.api.routes import NO_DOCUMENT, DocumentId, Kind, Limit, Offset, Service
 from src.api.schemas import AnswerOut, ContactPage, DocumentOut, DocumentPage, QueryIn
 from src.models import catalogue
-from src.models.entities import Document
 from src.pipeline.answer import answer_sync
 
 router = APIRouter(prefix="/api/v1/sync", tags=["EDBotv8, synchronous"])
@@ -34,7 +33,7 @@ def documents(
 @router.get("/documents/{document_id}", responses={404: {"description": NO_DOCUMENT}})
 def document(document_id: DocumentId, db: SyncDb) -> DocumentOut:
     """One document, whole."""
-    found = db.get(Document, document_id)
+    found = db.execute(catalogue.DOCUMENT, {"id": document_id}).one_or_none()
     if found is None:
         raise HTTPException(404, NO_DOCUMENT)
     return DocumentOut.model_validate(found)

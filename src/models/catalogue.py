@@ -1,8 +1,21 @@
-"""The statements behind the lists; the asynchronous and the synchronous endpoints send the same ones."""
+"""The statements behind the lists and the pages; the asynchronous and the synchronous endpoints send the same ones."""
 
-from sqlalchemy import Select, func, select
+from typing import Final
+
+from sqlalchemy import Select, bindparam, func, select
 
 from src.models.entities import Contact, Document, QueryType
+
+DOCUMENT: Final = select(
+    Document.id,
+    Document.slug,
+    Document.type,
+    Document.title,
+    Document.source,
+    Document.keywords,
+    Document.body,
+).where(Document.id == bindparam("id"))
+"""One document by its `id`, as columns: no entity, so that the direct lane can have it, too."""
 
 
 def documents(kind: QueryType | None, *, limit: int, offset: int) -> Select[Document]:

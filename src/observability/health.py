@@ -20,7 +20,6 @@ from redis.exceptions import AuthenticationError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from pulsepool.alchemy import GatedPool
 from pulsepool.errors import DatabaseUnavailable, PoolTimeout, PulsePoolError
 from src.observability.checks import ComponentType, HealthCheck, HealthStatus, SystemHealth
 
@@ -118,7 +117,8 @@ class HealthMonitor:
         await asyncio.wait({task}, timeout=limit)
         elapsed = perf_counter() - started
         if not task.done() or task.cancelled() or type(task.exception()) is TimeoutError:
-            failure = f"{NAMES[component]} gave no answer within {elapsed:.1f} s"
+            # One who came while the question was under way has not waited for as long as it took.
+            failure = f"{NAMES[component]} gave no answer within {max(elapsed, limit):.1f} s"
         elif error := task.exception():
             failure = f"{NAMES[component]} connection failed: {_reason(error)}"
         elif isinstance(answer := task.result(), HealthCheck) and answer.component is component:
@@ -190,16 +190,18 @@ class HealthMonitor:
 async def _acquire(db: "AsyncSession") -> None:
     """Give `db` its connection; raises `PoolTimeout` after `SLOW` seconds when others hold all.
 
-    The pool's own patience is for callers with work to do, and longer than a check may take. A pool whose every place
-    is taken by a caller still connecting is not full: then `DatabaseUnavailable`.
+    The pool's own patience is for callers with work to do, and longer than a check may take. A pool without a
+    connection, all of whose places are still connecting, is not full: then `DatabaseUnavailable`.
     """
-    pool = db.get_bind().engine.pool
-    full = isinstance(pool, GatedPool) and pool.checkedout() >= pool.size()
+    from src.models.database import database  # noqa: PLC0415 - as above
+
+    stats, most = database.stats(), database.settings.max_size
+    full = stats.in_use + stats.connecting >= most
     try:
         async with asyncio.timeout(SLOW if full else None):
             await db.connection()
     except TimeoutError as error:  # a `PoolTimeout` is one, too
-        if isinstance(pool, GatedPool) and all(connection.is_closed() for connection in pool.gate.opened):
+        if database.stats().size == 0:
             raise DatabaseUnavailable("the server lets nobody in, and all places in the pool wait for it") from error
         if isinstance(error, PoolTimeout):
             raise

@@ -109,7 +109,7 @@ async def test_an_error_of_the_applications_own_keeps_its_traceback_and_leaves_n
 
     @asynccontextmanager
     async def lifespan(_):
-        opened.extend(db._gate.opened)
+        opened.extend(slot.connection.driver for slot in db.pool.slots)
         raise LookupError("a bug")
         yield
 

@@ -95,19 +95,11 @@ def test_a_synchronous_connection_that_the_driver_knows_to_be_closed_is_not_lent
     engine.dispose()
 
 
-async def test_a_connection_idles_from_when_it_came_home_last(pg_url):
-    async with Database(pg_url, validate_after=60) as db:
-        async with db.async_engine.connect() as c:
-            record = (await c.get_raw_connection())._connection_record
-            record.info["idle_since"] = 0.0
-        assert time.monotonic() - record.info["idle_since"] < 60
-
-
 async def test_a_backend_that_does_not_answer_is_replaced_without_waiting_for_its_good_bye(
     pg_url, frozen_backend, monkeypatch
 ):
     """SQLAlchemy's own way to end it waits for two seconds."""
-    monkeypatch.setattr("pulsepool.alchemy.events.VALIDATION_TIMEOUT", 0.1)
+    monkeypatch.setattr("pulsepool.pool.keeper.ASKING", 0.1)
     async with Database(pg_url, validate_after=0) as db:
         async with db.async_engine.connect() as c:
             pid = await c.scalar(PID)
@@ -180,7 +172,7 @@ async def test_a_slow_statement_is_ended_by_the_server_and_its_connection_lives(
 async def test_a_stop_that_a_silent_server_keeps_waiting_ends_every_connection_itself(own_server, frozen):
     db = Database(own_server.url("postgres"), min_size=2, max_size=2)
     await db.start()
-    opened = list(db._gate.opened)
+    opened = [slot.connection.driver for slot in db.pool.slots]
     with frozen(own_server):
         async with asyncio.timeout(3):
             await db.stop(deadline=0.4)

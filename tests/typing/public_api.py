@@ -1,15 +1,18 @@
 """What a type checker sees of the public names; `make typecheck` reads this, nobody runs it."""
 
-from typing import assert_type
+from collections.abc import Sequence
+from typing import Any, assert_type
 
+import asyncpg
 from fastapi import FastAPI
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from pulsepool import Database, DatabaseSettings, DatabaseUnavailable, Dsn
+from pulsepool import Database, DatabaseSettings, DatabaseUnavailable, Dsn, PoolStats
 from pulsepool.embedded import EmbeddedPostgres
-from pulsepool.fastapi import DatabaseDep, SessionDep, install
+from pulsepool.fastapi import DatabaseDep, ReadDep, SessionDep, install
+from pulsepool.lane.rows import Row
 
 app = FastAPI()
 
@@ -33,6 +36,32 @@ async def a_database() -> None:
     install(app, db)
 
 
+async def the_lane(db: Database) -> None:
+    assert_type(await db.fetch("select $1::int", 5, timeout=1.5), list[asyncpg.Record])
+    assert_type(await db.fetchrow("select 1"), asyncpg.Record | None)
+    assert_type(await db.execute("select 1"), str)
+    assert_type(await db.fetch(select(text("1")), {"wanted": 5}), Sequence[Row])
+    assert_type(await db.fetchrow(select(text("1"))), Row | None)
+    assert_type(await db.execute(select(text("1"))), str)
+    await db.executemany("select $1::int", [(1,), (2,)])
+    await db.executemany(select(text("1")), [{"wanted": 1}])
+    async with db.connection() as connection, db.read() as session:
+        assert_type(connection, asyncpg.Connection[Any])
+        assert_type(session, AsyncSession)
+    async for _ in db.stream("select 1", batch=100):
+        pass
+    assert_type(db.stats(), PoolStats)
+    assert_type(db.stats().counters.connects, int)
+
+
+async def what_the_lane_refuses(db: Database) -> None:
+    await db.fetch(5)  # type: ignore[call-overload]
+    await db.fetch(select(text("1")), 5)  # type: ignore[call-overload]
+    await db.fetch("select 1", timeout="soon")  # type: ignore[call-overload]
+    await db.executemany("select 1")  # type: ignore[call-arg]
+    db.connection().fetch("select 1")  # type: ignore[attr-defined]
+
+
 def what_is_refused() -> None:
     Database("postgres://h/d", max_size="many")  # type: ignore[arg-type]
     Database("postgres://h/d", max_sise=5)  # type: ignore[call-arg]
@@ -41,8 +70,9 @@ def what_is_refused() -> None:
 
 
 @app.post("/")
-async def endpoint(session: SessionDep, db: DatabaseDep) -> None:
+async def endpoint(session: SessionDep, reading: ReadDep, db: DatabaseDep) -> None:
     assert_type(session, AsyncSession)
+    assert_type(reading, AsyncSession)
     assert_type(db, Database)
     await session.execute(text("select 1"))
 

@@ -13,7 +13,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "
 
 
 def test_the_settings_page_has_each_setting_with_its_variable_and_default():
-    rows = re.findall(r"^\| `(\w+)`[ ¹]*\| `(\w+)` \|([^|]*)\|", (ROOT / "docs/settings.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)`[ ¹²]*\| `(\w+)` \|([^|]*)\|", (ROOT / "docs/settings.md").read_text(), re.MULTILINE)
     said = {name: (variable, default.strip()) for name, variable, default in rows}
     fields = DatabaseSettings.model_fields
     address = {"url", "user", "password", "host", "port", "name"}

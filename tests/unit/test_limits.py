@@ -3,7 +3,7 @@
 import pytest
 
 from pulsepool import DatabaseSettings, Dsn
-from pulsepool.alchemy import Gate, build_async_engine, build_sync_engine
+from pulsepool.alchemy import Gate, build_sync_engine
 from pulsepool.alchemy.engines import _connect_limit, _with_session_parameters
 
 
@@ -58,8 +58,7 @@ def test_a_session_starts_with_the_options_of_the_address_and_then_the_timeouts_
 
 
 @pytest.mark.parametrize(("lifetime", "recycle"), [(None, -1), (0.5, 1), (1800, 1800)])
-def test_a_lifetime_is_told_in_whole_seconds_and_none_is_for_ever(lifetime, recycle):
+def test_a_synchronous_lifetime_is_told_in_whole_seconds_and_none_is_for_ever(lifetime, recycle):
     settings = explicit(max_lifetime=lifetime)
-    arguments = Dsn.parse("postgres://h/d"), settings, Gate("main", settings)
-    for pool in (build_async_engine(*arguments).pool, build_sync_engine(*arguments, "psycopg").pool):
-        assert pool._recycle == recycle
+    engine = build_sync_engine(Dsn.parse("postgres://h/d"), settings, Gate("main", settings), "psycopg")
+    assert engine.pool._recycle == recycle

@@ -1,4 +1,4 @@
-"""SQLAlchemy's queue behind a gate: it speaks our errors, turns callers away, and closes."""
+"""The synchronous engine's pool: SQLAlchemy's queue behind a gate, which speaks our errors and closes."""
 
 import threading
 import time
@@ -8,24 +8,11 @@ from weakref import WeakSet
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import TimeoutError as AlchemyTimeout
-from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
-from pulsepool import errors
+from pulsepool.alchemy.errors import PoolTimeout
+from pulsepool.errors import PoolClosed
 from pulsepool.settings import DatabaseSettings
-
-
-class PoolTimeout(errors.PoolTimeout, AlchemyTimeout):
-    """`pulsepool.PoolTimeout`, which an `except sqlalchemy.exc.TimeoutError` written for another pool still catches."""
-
-    __module__ = "pulsepool"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as the public class, whose name this one bears."""
-        return errors.PoolTimeout, (self.message,), {"hint": self.hint}
-
-
-class Unanswered(errors.DatabaseUnavailable):
-    """The server fell silent in the middle of something."""
 
 
 @dataclass(slots=True)
@@ -103,10 +90,8 @@ class GatedPool(QueuePool):
     def _is_shut(self) -> bool:
         return self.retired or self.gate.closed
 
-    def _closed_error(self) -> errors.PoolClosed:
-        return errors.PoolClosed(
-            f"pool {self.gate.name!r} is closed", hint="start the database again, or stop using it"
-        )
+    def _closed_error(self) -> PoolClosed:
+        return PoolClosed(f"pool {self.gate.name!r} is closed", hint="start the database again, or stop using it")
 
     def _timeout_error(self, happened: str) -> PoolTimeout:
         return PoolTimeout(
@@ -121,7 +106,3 @@ class GatedPool(QueuePool):
         if isinstance(fresh, GatedPool):
             fresh.gate = self.gate
         return fresh
-
-
-class AsyncGatedPool(GatedPool, AsyncAdaptedQueuePool):
-    """The same for an asyncio engine."""

@@ -1,0 +1,97 @@
+"""What a run is held against: the aims, each a figure of one table, and PRP-27's own claims."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from benchmarks.measure import Table
+from benchmarks.peers.base import ASYNCPG, BARE, PRP27, PSYCOPG, PULSEPOOL, READ, SESSION, SQLALCHEMY
+from benchmarks.report import figure
+
+HEAD = ("aim", "measured", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """`line` is `least`, or `most`, `bound` times as good as `other`; where there is no `other`, as many."""
+
+    text: str
+    table: str
+    line: str
+    sign: Literal["≥", "≤"]
+    bound: float
+    other: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An aim, what was measured (None: there was no figure), and whether that is enough."""
+
+    aim: str
+    measured: str
+    met: bool
+
+    def cells(self) -> tuple[str, str, str]:
+        """One row of a table."""
+        return self.aim, self.measured, "met" if self.met else "missed"
+
+
+AIMS = (
+    Aim("direct lane beside asyncpg.Pool", "query/10", PULSEPOOL, "≥", 3, ASYNCPG),
+    Aim("direct lane beside psycopg_pool", "query/10", PULSEPOOL, "≥", 7, PSYCOPG),
+    Aim("direct lane beside the bare driver", "query/10", PULSEPOOL, "≥", 0.9, BARE),
+    Aim("acquire + release beside asyncpg.Pool, 100 tasks", "acquire/100", PULSEPOOL, "≥", 20, ASYNCPG),
+    Aim("read() beside PRP-27's session, on a socket", "session/read", READ, "≥", 2.4, PRP27),
+    Aim("session() beside PRP-27's session, reading, on a socket", "session/read", SESSION, "≥", 1.5, PRP27),
+    Aim("session() beside PRP-27's session, writing, on a socket", "session/write", SESSION, "≥", 1.5, PRP27),
+    Aim("read() beside PRP-27's session, 1 ms of network", "delay 1/read", READ, "≥", 4, PRP27),
+    Aim("session() beside PRP-27's session, reading, 1 ms of network", "delay 1/read", SESSION, "≥", 1.8, PRP27),
+    Aim("session() beside PRP-27's session, writing, 1 ms of network", "delay 1/write", SESSION, "≥", 1.8, PRP27),
+    Aim("Core select on the direct lane beside AsyncSession", "core/1", PULSEPOOL, "≥", 3, SQLALCHEMY),
+    Aim("HTTP: direct lane beside asyncpg.Pool", "http/rate", PULSEPOOL, "≥", 1.4, ASYNCPG),
+    Aim("HTTP: direct lane beside PRP-27", "http/rate", PULSEPOOL, "≥", 5, PRP27),
+    Aim("HTTP: SessionDep beside PRP-27", "http/rate", SESSION, "≥", 1.7, PRP27),
+    Aim("HTTP: p99 of SessionDep beside PRP-27", "http/p99", SESSION, "≥", 5, PRP27),
+    Aim("reconnects for a hundred cancels, direct lane", "cancel/reconnects", PULSEPOOL, "≤", 0),
+    Aim("reconnects for a hundred cancels, AsyncSession", "cancel/reconnects", SESSION, "≤", 0),
+    Aim("connections at the end of a spike", "spike/connections", PULSEPOOL, "≤", 6),
+    Aim("untyped failures while the server is away", "outage/untyped", PULSEPOOL, "≤", 0),
+    Aim("ms until full speed after the server is back", "outage/full", PULSEPOOL, "≤", 1_000),
+    Aim("PRP-27's claim: 30 % faster responses, one document", "edbot/document/time", "async", "≥", 1.3, "sync twin"),
+    Aim("PRP-27's claim: 30 % faster responses, one question", "edbot/query/time", "async", "≥", 1.3, "sync twin"),
+    Aim("PRP-27's claim: 3 times the requests, one document", "edbot/document/200", "async", "≥", 3, "sync twin"),
+    Aim("PRP-27's claim: 3 times the requests, one question", "edbot/query/200", "async", "≥", 3, "sync twin"),
+)
+
+FLAT = ("waiting/10", "waiting/10000")
+FLAT_WITHIN = 1.5
+"""Times; caches and the garbage collector see ten thousand waiting tasks too, whoever made them wait."""
+
+
+def judge(tables: Sequence[Table]) -> list[Verdict]:
+    """Every aim whose table was measured."""
+    by_name = {table.name: table for table in tables}
+    verdicts = [_judge(aim, by_name[aim.table]) for aim in AIMS if aim.table in by_name]
+    if by_name.keys() >= set(FLAT):
+        verdicts.append(_flat(*(by_name[name] for name in FLAT)))
+    return verdicts
+
+
+def _judge(aim: Aim, table: Table) -> Verdict:
+    series = table.lines.get(aim.line)
+    times = "×" if aim.other else ""  # noqa: RUF001 - times
+    value = table.ratio(aim.line, aim.other) if aim.other else (series.median if series and series.values else None)
+    text = f"{aim.text}: {aim.sign} {aim.bound:g}{times}"
+    if value is None:
+        return Verdict(text, "no figure", met=False)
+    met = value >= aim.bound if aim.sign == "≥" else value <= aim.bound
+    return Verdict(text, f"{figure(value)}{times}", met)
+
+
+def _flat(few: Table, many: Table) -> Verdict:
+    text = f"acquire + release, 10,000 waiting beside 10 waiting: ≤ {FLAT_WITHIN:g}×"  # noqa: RUF001 - times
+    first, last = few.lines.get(PULSEPOOL), many.lines.get(PULSEPOOL)
+    if first is None or last is None or not first.values or not last.values:
+        return Verdict(text, "no figure", met=False)
+    times = last.median / first.median
+    return Verdict(text, f"{figure(times)}×", times <= FLAT_WITHIN)  # noqa: RUF001 - times

@@ -1,0 +1,114 @@
+"""`docs/benchmarks.md` and its pictures, from one whole run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import svg
+from benchmarks.aims import Verdict
+from benchmarks.measure import Table
+from benchmarks.proxy import ROOT
+from benchmarks.report import rows
+
+PAGE = ROOT / "docs/benchmarks.md"
+
+GROUPS = {
+    "The pool and the shortest query": ("acquire/", "waiting/", "query/"),
+    "SQLAlchemy: sessions and Core": ("session/", "core/"),
+    "Round trips, counted on the wire": ("trips/",),
+    "On a network": ("delay ",),
+    "HTTP": ("http/",),
+    "A spike on slow connects": ("spike/",),
+    "Callers who leave": ("cancel/",),
+    "A greedy neighbour": ("hog/",),
+    "The server is killed, and comes back": ("outage/",),
+    "Memory": ("memory/",),
+    "EDBotv8: the promises of PRP-27": ("edbot/",),
+}
+
+PICTURES = (
+    ("query/10", "query"),
+    ("acquire/100", "acquire"),
+    ("waiting/10000", "waiting"),
+    ("session/read", "session"),
+    ("core/10", "core"),
+    ("trips/query", "trips"),
+    ("delay 1/read", "network"),
+    ("http/rate", "http"),
+    ("http/p99", "http-p99"),
+    ("spike/opened", "spike"),
+    ("cancel/reconnects", "cancel"),
+    ("hog/p99", "hog"),
+    ("outage/full", "outage"),
+)
+
+INTRODUCTION = """\
+# Benchmarks
+
+Written by `make bench`, which measures all of it anew. All peers are measured in one run and in turns, each round
+beginning with another; a first round does not count. A figure is the median of the rounds, the spread their least and
+most, and the ratio tells how many times better than the named peer it is. Machines differ, and a machine that has other
+work moves the figures; the ratios move less.
+
+Everybody has uvloop, the same statement on the same table, and 10 connections: *bare asyncpg* is ten connections in a
+deque with a queue, which no pool can beat; *asyncpg.Pool*; *psycopg_pool* in autocommit; *SQLAlchemy* with its default
+pool and no overflow; *PRP-27* with the engine and the session that it prescribes (10 connections, 20 of overflow,
+pre-ping). *pulsepool* is the direct lane, or the session that is named. The server does not wait for its disk.
+"""
+
+NOTES = {
+    "The pool and the shortest query": """\
+Through a unix socket. *N tasks* acquire and release in a loop and hold nothing, so that only asyncpg.Pool and
+SQLAlchemy make each other wait; *N waiting* starts with all connections lent, and who was served queues again.
+""",
+    "On a network": """\
+A proxy in a process of its own holds every packet back, half of the delay in each direction. It takes part of the
+machine's time, most of all at 0.2 ms.
+""",
+    "HTTP": """\
+One uvicorn worker (uvloop, httptools) in a process of its own for each, asked by keep-alive clients in another. *Sync
+on the loop* is a synchronous session in `async def`: it deadlocks, as those who hold a connection need the event loop
+that those who wait for one have stopped; its p99 is how long was waited.
+""",
+    "A spike on slow connects": "HikariCP's case: 5 connections to start with, 50 allowed.\n",
+    "A greedy neighbour": """\
+Every query of the neighbour's takes 2 ms, so a fair turn comes after some 20 ms; sooner with PRP-27's overflow, which
+gives it 30 connections.
+""",
+    "The server is killed, and comes back": """\
+SIGKILL to all of it under 20 callers, half a second of nothing, and a start; time counts from when it accepts again.
+One round. A failure is typed when the peer's own base class catches it.
+""",
+}
+
+
+def write(tables: Sequence[Table], verdicts: Sequence[Verdict], machine: dict[str, str]) -> Path:
+    """Write page and pictures; gives the page's path, from the repository's root."""
+    pictures = {}
+    by_name = {table.name: table for table in tables}
+    for name, picture in PICTURES:
+        if table := by_name.get(name):
+            path = ROOT / f"docs/images/bench-{picture}.svg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(svg.bars(table))
+            pictures[name] = f"![{table.title}](images/{path.name})\n"
+    parts = [INTRODUCTION, ", ".join(f"{name} {version}" for name, version in machine.items()) + ".\n", _aims(verdicts)]
+    for title, prefixes in GROUPS.items():
+        group = [table for table in tables if table.name.startswith(prefixes)]
+        if group:
+            parts += [f"## {title}\n", *([NOTES[title]] if title in NOTES else [])]
+            parts += [pictures[table.name] for table in group if table.name in pictures]
+            parts += [_table(table) for table in group]
+    PAGE.write_text("\n".join(parts))
+    return PAGE.relative_to(ROOT)
+
+
+def _aims(verdicts: Sequence[Verdict]) -> str:
+    lines = ["| aim | measured | |", "|---|---:|---|", *(f"| {' | '.join(verdict.cells())} |" for verdict in verdicts)]
+    return "## Aims\n\n" + "\n".join(lines) + "\n"
+
+
+def _table(table: Table) -> str:
+    head = f"| {table.title} | {table.unit} | least – most | beside {table.baseline} |"  # noqa: RUF001 - from to
+    lines = [head, "|---|---:|---:|---:|", *(f"| {' | '.join(row)} |" for row in rows(table))]
+    notes = [f"{line}: {series.note}." for line, series in table.lines.items() if series.note]
+    return "\n".join(lines) + "\n" + "".join(f"\n{note}\n" for note in notes)
