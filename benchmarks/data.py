@@ -4,7 +4,7 @@ import itertools
 from datetime import datetime
 
 import asyncpg
-from sqlalchemy import Select, Update, select, update
+from sqlalchemy import Select, Update, select, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 ROWS = 1_000
@@ -25,6 +25,7 @@ ONE_PSYCOPG = "select id, title, stock, made from item where id = %s"
 SOME = "select id, title, stock, made from item where id <= $1"
 NAP = "select pg_sleep({seconds})"
 
+ONE_TEXT = text(ONE_NAMED)
 _ids = itertools.cycle(range(1, ROWS + 1))
 
 

@@ -82,7 +82,7 @@ def session_dep(url: str) -> FastAPI:
 
     @app.get("/item")
     async def item(session: SessionDep) -> dict[str, Any]:
-        row = (await session.execute(data.one())).one()
+        row = (await session.execute(data.ONE_TEXT, {"id": data.ID})).one()
         return {"id": row.id, "title": row.title, "stock": row.stock}
 
     return app
@@ -99,7 +99,7 @@ def prp27(url: str) -> FastAPI:
 
     @app.get("/item")
     async def item(session: Annotated[AsyncSession, Depends(get_async_db)]) -> dict[str, Any]:
-        row = (await session.execute(data.one())).one()
+        row = (await session.execute(data.ONE_TEXT, {"id": data.ID})).one()
         return {"id": row.id, "title": row.title, "stock": row.stock}
 
     return app
@@ -123,7 +123,7 @@ def sync_in_threads(url: str) -> FastAPI:
 
     @app.get("/item")
     def item(session: Annotated[Session, Depends(_get_db(url))]) -> dict[str, Any]:
-        row = session.execute(data.one()).one()
+        row = session.execute(data.ONE_TEXT, {"id": data.ID}).one()
         return {"id": row.id, "title": row.title, "stock": row.stock}
 
     return app
@@ -135,7 +135,7 @@ def sync_on_the_loop(url: str) -> FastAPI:
 
     @app.get("/item")
     async def item(session: Annotated[Session, Depends(_get_db(url))]) -> dict[str, Any]:
-        row = session.execute(data.one()).one()
+        row = session.execute(data.ONE_TEXT, {"id": data.ID}).one()
         return {"id": row.id, "title": row.title, "stock": row.stock}
 
     return app

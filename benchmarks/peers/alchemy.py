@@ -60,6 +60,11 @@ class SqlAlchemy(Peer):
             await session.execute(text("select pg_sleep(:seconds)"), {"seconds": seconds})
 
     async def read(self) -> object:
+        """One row."""
+        async with self.session() as session:
+            return (await session.execute(data.ONE_TEXT, {"id": data.ID})).one()
+
+    async def load(self) -> object:
         """One object of the ORM's by a query."""
         async with self.session() as session:
             return (await session.scalars(data.whole())).one()

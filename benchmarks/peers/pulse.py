@@ -50,11 +50,21 @@ class PulsePool(Peer):
             await session.execute(text("select pg_sleep(:seconds)"), {"seconds": seconds})
 
     async def read(self) -> object:
+        """One row, on `db.read()`."""
+        async with self.db.read() as session:
+            return (await session.execute(data.ONE_TEXT, {"id": data.ID})).one()
+
+    async def read_in_session(self) -> object:
+        """The same on `db.session()`."""
+        async with self.db.session() as session:
+            return (await session.execute(data.ONE_TEXT, {"id": data.ID})).one()
+
+    async def load(self) -> object:
         """One object of the ORM's by a query, on `db.read()`."""
         async with self.db.read() as session:
             return (await session.scalars(data.whole())).one()
 
-    async def read_in_session(self) -> object:
+    async def load_in_session(self) -> object:
         """The same on `db.session()`."""
         async with self.db.session() as session:
             return (await session.scalars(data.whole())).one()

@@ -24,8 +24,17 @@ class Sessions:
     prp27: Prp27
     pulsepool: PulsePool
 
-    def reads(self) -> dict[str, Operation]:
+    def loads(self) -> dict[str, Operation]:
         """One object of the ORM's."""
+        return {
+            SQLALCHEMY: self.sqlalchemy.load,
+            PRP27: self.prp27.load,
+            SESSION: self.pulsepool.load_in_session,
+            READ: self.pulsepool.load,
+        }
+
+    def reads(self) -> dict[str, Operation]:
+        """One row."""
         return {
             SQLALCHEMY: self.sqlalchemy.read,
             PRP27: self.prp27.read,
@@ -59,7 +68,8 @@ async def session(bench: Bench) -> AsyncIterator[Table]:
     """A session that reads and one that writes."""
     async with sessions(bench.url) as peers:
         for name, title, lines in (
-            ("session/read", "session, one object read", peers.reads()),
+            ("session/read", "session, one row read", peers.reads()),
+            ("session/load", "session, one object of the ORM's loaded", peers.loads()),
             ("session/write", "session, one row updated", peers.writes()),
         ):
             measures = {line: rate_of(operation, TASKS, bench.effort.seconds) for line, operation in lines.items()}

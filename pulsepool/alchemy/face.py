@@ -93,7 +93,7 @@ class CorePool(Pool):
 
     def _slot(self, core: Core[Record]) -> Slot[Record]:
         """Wait for one."""
-        return await_only(core.acquire())
+        return await_only(core.wait())
 
     def explain(self, error: Exception) -> Exception:
         """What to tell callers of a connect that failed with `error`."""

@@ -28,7 +28,7 @@ async def acquire(core: Core[Record], mode: str = WRITING, limit: float | None =
     Raises what `Pool.acquire` does.
     """
     while True:
-        slot = core.take(mode) or await core.acquire(limit, mode)
+        slot = core.take(mode) or await core.wait(limit)
         if slot.mode == mode:
             return slot
         try:

@@ -109,19 +109,21 @@ class Core(Generic[C]):
         `DatabaseUnavailable` while the server is known to be down; `PoolClosed` after `stop()`; `WrongLoop`.
         """
         slot = self.take(mode)
-        return slot if slot is not None else await self._queue(timeout)
+        return slot if slot is not None else await self.wait(timeout)
 
-    async def _queue(self, limit: float | None) -> Slot[C]:
+    async def wait(self, limit: float | None = None) -> Slot[C]:
+        """`acquire`, for a caller who has found nothing to `take`."""
         self._check_open()
         limits, now = self.limits, self._time()
-        if policy.sheds(self._keeper.load, self.in_use, limits):
+        if limits.max_waiting is not None and policy.sheds(self._keeper.load, self.in_use, limits):
             self.counters.shed += 1
             raise shed(self, self._timeout_error)
         if limit is None:
             waiter, forget = self.line.join(now, limits.acquire_timeout), None
         else:
             waiter, forget = self.line.join_for(now, limit)
-        self._keeper.nudge()
+        if self.idle or len(self.slots) + self._keeper.connector.connecting < limits.max_size:
+            self._keeper.nudge()  # else there is nothing that it could do
         try:
             slot = await waiter.future
         except asyncio.CancelledError:
@@ -139,7 +141,7 @@ class Core(Generic[C]):
         self.counters.wait_time.add(now - waiter.since)
         if not isinstance(slot, Slot):
             raise self._refused(slot, now - waiter.since)
-        slot.holder = asyncio.current_task()
+        slot.holder = asyncio.current_task(self.loop)
         if limits.leak_after is not None:
             slot.place = place()
         return slot
