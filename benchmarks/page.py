@@ -50,9 +50,10 @@ most, and the ratio tells how many times better than the named peer it is. Machi
 work moves the figures; the ratios move less.
 
 Everybody has uvloop, the same statement on the same table, and 10 connections: *bare asyncpg* is ten connections in a
-deque with a queue, which no pool can beat; *asyncpg.Pool*; *psycopg_pool* in autocommit; *SQLAlchemy* with its default
-pool and no overflow; *PRP-27* with the engine and the session that it prescribes (10 connections, 20 of overflow,
-pre-ping). *pulsepool* is the direct lane, or the session that is named. The server does not wait for its disk.
+deque with a queue, asked by their public `fetch`; *asyncpg.Pool*; *psycopg_pool* in autocommit; *SQLAlchemy* with its
+default pool and no overflow; *PRP-27* with the engine and the session that it prescribes (10 connections, 20 of
+overflow, pre-ping). *pulsepool* is the direct lane, or the session that is named. The server does not wait for its
+disk.
 """
 
 NOTES = {
@@ -104,7 +105,9 @@ def write(tables: Sequence[Table], verdicts: Sequence[Verdict], machine: dict[st
 
 def _aims(verdicts: Sequence[Verdict]) -> str:
     lines = ["| aim | measured | |", "|---|---:|---|", *(f"| {' | '.join(verdict.cells())} |" for verdict in verdicts)]
-    return "## Aims\n\n" + "\n".join(lines) + "\n"
+    reasons = [f"- *{verdict.aim}*: {verdict.measured}. {verdict.obstacle}" for verdict in verdicts if verdict.obstacle]
+    missed = ["", "What stands in the way of those that were missed:", "", *reasons] if reasons else []
+    return "## Aims\n\n" + "\n".join([*lines, *missed]) + "\n"
 
 
 def _table(table: Table) -> str:
