@@ -7,9 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.measure import Effort, Table
-from benchmarks.peers.alchemy import Prp27, SqlAlchemy
+from benchmarks.peers.alchemy import Prp27, SqlAlchemy, SqlAlchemyAutocommit
 from benchmarks.peers.base import SIZE, Peer
-from benchmarks.peers.drivers import AsyncpgPool, Bare, PsycopgPool
+from benchmarks.peers.drivers import AsyncpgPool, AsyncpgPoolNoReset, Bare, BareBindExecute, PsycopgPool
 from benchmarks.peers.pulse import PulsePool
 from benchmarks.proxy import Proxy
 from pulsepool.dsn import Dsn
@@ -17,6 +17,11 @@ from pulsepool.embedded import EmbeddedPostgres
 
 POOLS: tuple[type[Peer], ...] = (AsyncpgPool, PsycopgPool, SqlAlchemy, Prp27, PulsePool)
 ALL: tuple[type[Peer], ...] = (Bare, *POOLS)
+ASKED: tuple[type[Peer], ...] = (
+    *(Bare, BareBindExecute, AsyncpgPool, AsyncpgPoolNoReset, PsycopgPool),
+    *(SqlAlchemy, SqlAlchemyAutocommit, Prp27, PulsePool),
+)
+"""For one query, also what asyncpg.Pool and SQLAlchemy can be set to, and the driver past its public methods."""
 
 DATABASE = "bench"
 

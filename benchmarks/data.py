@@ -20,12 +20,11 @@ SCHEMA = f"""
 """  # noqa: S608 - our own constant. Half-full pages, so that updates stay on theirs and the last round is no slower.
 
 ONE = "select id, title, stock, made from item where id = $1"
-ONE_NAMED = "select id, title, stock, made from item where id = :id"
 ONE_PSYCOPG = "select id, title, stock, made from item where id = %s"
 SOME = "select id, title, stock, made from item where id <= $1"
 NAP = "select pg_sleep({seconds})"
 
-ONE_TEXT = text(ONE_NAMED)
+ONE_TEXT = text("select id, title, stock, made from item where id = :id")
 _ids = itertools.cycle(range(1, ROWS + 1))
 
 

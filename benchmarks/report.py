@@ -18,6 +18,16 @@ def figure(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """1 task, 1,000 tasks."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def unit(table: Table) -> str:
+    """What the figures are in, and which are the better ones."""
+    return f"{table.unit}, {table.better} is better".removeprefix(", ")
+
+
 def spread(series: Series) -> str:
     """The least and the most of the rounds."""
     return f"{figure(series.low)} – {figure(series.high)}"  # noqa: RUF001 - from to
@@ -41,7 +51,7 @@ def ratio(table: Table, line: str) -> str:
 def show(table: Table) -> None:
     """Print one scenario's result."""
     grid = Grid(box=None, padding=(0, 2, 0, 0))
-    grid.add_column(escape(f"[{table.name}]"), min_width=22)
+    grid.add_column(escape(f"[{table.name}]"), min_width=22, no_wrap=True)
     grid.add_column(table.unit, justify="right", min_width=10)
     grid.add_column("least – most", justify="right", min_width=18)  # noqa: RUF001 - from to
     grid.add_column(f"beside {table.baseline}", justify="right")
@@ -58,6 +68,11 @@ def show(table: Table) -> None:
 def say(text: str) -> None:
     """Print one line."""
     console.print(text)
+
+
+def warn(text: str) -> None:
+    """Print one line that nobody overlooks."""
+    console.print(f"\n[bold red]NOT TO BE BELIEVED:[/] {escape(text)}")
 
 
 def show_rows(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -12,6 +12,7 @@ from pulsepool.errors import (
     PoolClosed,
     PoolTimeout,
     PulsePoolError,
+    StatementTimeout,
     WrongLoop,
 )
 from pulsepool.pool import PoolStats
@@ -31,5 +32,6 @@ __all__ = [
     "PoolTimeout",
     "PulsePool",
     "PulsePoolError",
+    "StatementTimeout",
     "WrongLoop",
 ]

@@ -5,7 +5,7 @@ import importlib.util
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,7 @@ from pulsepool.dsn import Dsn
 from pulsepool.errors import ConfigurationError, PoolClosed, WrongLoop
 from pulsepool.lane import DirectLane
 from pulsepool.pool import Pool, PoolStats
+from pulsepool.pool.policy import is_time
 from pulsepool.sessions import GIVING_UP, Reading, Writing, outwait, sync_unit_of_work
 from pulsepool.settings import DatabaseOptions, DatabaseSettings
 
@@ -161,16 +162,19 @@ class Database(DirectLane):
 
     @property
     def pool(self) -> Pool[Record]:
-        """The pool of the running event loop, for `drain()`, `resize()`, `suspend()` and `resume()`.
+        """The asynchronous pool, for `drain()`, `resize()`, `suspend()` and `resume()`; a new one after each `start()`.
 
-        Raises `PoolClosed`, and `RuntimeError` where no event loop is running.
+        Raises `PoolClosed` after `stop()`, `WrongLoop` elsewhere than in the loop that started it, and `RuntimeError`
+        where no event loop is running.
         """
+        if self._started:
+            self._require_started()
         self.async_engine  # noqa: B018 - it brings the pools to life
         return self._cores.here()
 
     def stats(self) -> PoolStats:
         """Give the asynchronous pool's numbers at this moment; all 0 before its first use."""
-        pool = self._cores.current()
+        pool = self._cores.of(self._home)
         return pool.stats() if pool is not None else PoolStats()
 
     async def stop(self, deadline: float = 10.0) -> None:
@@ -179,8 +183,25 @@ class Database(DirectLane):
         Sessions that still hold a connection near the end lose it: their next statement raises `DatabaseUnavailable`.
         Callers who wait for one get `PoolClosed`, at the latest when their `acquire_timeout` is over.
         """
-        async with self._changing:
-            await self._close(deadline)
+        if not is_time(deadline) or deadline < 0:
+            raise ConfigurationError(f"deadline={deadline!r} is no time", hint="give seconds")
+        self._cores.interrupt()  # a start that is under way would hold us up
+        await self._close_in_turn(deadline, lambda: True)
+
+    async def _close_in_turn(self, deadline: float, wanted: Callable[[], bool]) -> None:
+        """Close it when nobody else starts or stops it, if it is still `wanted` then, all within `deadline` seconds."""
+        loop, changing = asyncio.get_running_loop(), self._changing
+        ends = loop.time() + deadline
+        try:
+            async with asyncio.timeout_at(ends):
+                await changing.acquire()
+        except TimeoutError:
+            return  # another stop is closing it, by a deadline of its own
+        try:
+            if wanted():
+                await self._close(max(ends - loop.time(), 0.0))
+        finally:
+            changing.release()
 
     @asynccontextmanager
     async def running(self, stop_deadline: float = 10.0) -> AsyncIterator[Self]:
@@ -192,9 +213,7 @@ class Database(DirectLane):
         finally:
             self._users -= 1
             if self._users == 0:
-                async with self._changing:
-                    if self._users == 0:  # nobody came while we waited for our turn
-                        await self._close(stop_deadline)
+                await self._close_in_turn(stop_deadline, lambda: self._users == 0)  # unless somebody came meanwhile
 
     async def __aenter__(self) -> Self:
         running = self.running()
@@ -231,7 +250,7 @@ class Database(DirectLane):
         """A session in one transaction: committed on success, rolled back on any error or cancellation.
 
         The server hears BEGIN only with the first statement. Objects stay readable after the commit. What is SET for
-        the session rather than for the transaction (`SET LOCAL`) stays with its connection, as on any SQLAlchemy pool.
+        the session rather than for the transaction (`SET LOCAL`) is undone when its connection comes home.
         Raises `PoolClosed` outside `start()` and `stop()`, `WrongLoop`, `PoolTimeout`, `DatabaseUnavailable`, and
         `CommitUnknown` when the connection is lost during COMMIT; whatever else the body or the commit raises passes.
         """

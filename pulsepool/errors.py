@@ -49,6 +49,10 @@ class DatabaseUnavailable(PulsePoolError, ConnectionError):
     sqlstate: str | None = None
 
 
+class StatementTimeout(PulsePoolError, TimeoutError):
+    """A statement took longer than its `timeout`, and was cancelled. One that writes may have happened or not."""
+
+
 class CommitUnknown(PulsePoolError):
     """The connection was lost while COMMIT was under way, so the transaction may or may not have happened.
 

@@ -27,7 +27,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pulsepool.database import Database
 from pulsepool.diagnosis import sqlstate_of
-from pulsepool.errors import CommitUnknown, DatabaseUnavailable, PoolClosed, PoolTimeout, PulsePoolError
+from pulsepool.errors import (
+    CommitUnknown,
+    ConfigurationError,
+    DatabaseUnavailable,
+    PoolClosed,
+    PoolTimeout,
+    PulsePoolError,
+    StatementTimeout,
+)
 
 logger = logging.getLogger("pulsepool.fastapi")
 
@@ -37,6 +45,9 @@ RETRY_AFTER = 2
 FOR_NOW = ("25006", "40001", "40P01", "53", "55P03", "57014", "57P05", "58030")
 """SQLSTATEs, or their class, of a server that will not do it now: read-only, in conflict, out of room, locked, slow."""
 
+READ_ONLY = "25006"
+"""The SQLSTATE of a write where nothing may be written."""
+
 BUSY = "The service is busy. Try again in a moment."
 DOWN = "The service cannot reach its database. Try again in a moment."
 UNKNOWN = "The outcome of this request is not known. Look whether it was done before sending it again."
@@ -45,16 +56,16 @@ UNKNOWN = "The outcome of this request is not known. Look whether it was done be
 def install(app: FastAPI, db: Database, *, stop_deadline: float = 10.0) -> None:
     """Start and stop `db` with `app`, around the lifespan that it has, and answer database trouble as problem+json.
 
-    `PoolTimeout`, `PoolClosed` and `DatabaseUnavailable` become 503 with `Retry-After`, `CommitUnknown` becomes 500;
-    what happened goes to the log and not to the client. 503 is also the answer for a server that is read-only, out of
-    room, locked or too slow, and for a serialization failure (`FOR_NOW`), unless the application has a handler of its
-    own for such errors; all others stay the application's. A database that is wrong at start ends the start with one
-    line instead of a traceback, unless `app.debug`. Stopping takes `stop_deadline` seconds at most.
-    Call it once, before the application starts.
+    `PoolTimeout`, `StatementTimeout`, `PoolClosed` and `DatabaseUnavailable` become 503 with `Retry-After`,
+    `CommitUnknown` becomes 500; what happened goes to the log and not to the client. 503 is also the answer for a
+    server that is read-only, out of room, locked or too slow, and for a serialization failure (`FOR_NOW`), unless the
+    application has a handler of its own for such errors; all others stay the application's. A database that is wrong at
+    start ends the start with one line instead of a traceback, unless `app.debug`. Stopping takes `stop_deadline`
+    seconds at most. Call it once, before the application starts.
     """
     app.state.pulsepool = db
     app.router.lifespan_context = _lifespan_around(app, db, stop_deadline)
-    for trouble in (PoolTimeout, PoolClosed, DatabaseUnavailable, CommitUnknown):
+    for trouble in (PoolTimeout, StatementTimeout, PoolClosed, DatabaseUnavailable, CommitUnknown):
         app.add_exception_handler(trouble, _refuse)
     for refused in (DBAPIError, asyncpg.PostgresError):
         app.exception_handlers.setdefault(refused, _refuse_for_now)
@@ -102,16 +113,23 @@ A streamed body runs after the session has ended and needs one of its own, `db.s
 
 
 async def _reading_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
-    async with (await _database(connection)).read() as session:
-        yield session
+    try:
+        async with (await _database(connection)).read() as session:
+            yield session
+    except DBAPIError as error:
+        if sqlstate_of(error.orig) == READ_ONLY:
+            mistake = ConfigurationError("a write was tried through ReadDep", hint="use SessionDep here")
+            logger.warning("%s: %s", connection.url.path, mistake)
+            raise mistake from error
+        raise
 
 
 ReadDep = Annotated[AsyncSession, Depends(_reading_session, scope="function")]
 """A session for this request that only reads, as of `Database.read()`, closed before the response is sent.
 
-A write is refused by the server with the SQLSTATE 25006, which `install` answers as it does a standby's: 503, and one
-line in the log that says what was refused. With a `SessionDep` beside it, a request holds two connections, and this one
-does not see what that one has not committed.
+A write is refused by the server, and answered as the mistake that it is: 500, and a line in the log with the remedy.
+With a `SessionDep` beside it a request holds two connections, and this one does not see what that one has not yet
+committed.
 """
 
 

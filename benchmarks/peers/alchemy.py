@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from benchmarks import data
-from benchmarks.peers.base import PRP27, SQLALCHEMY, WAIT, Peer
+from benchmarks.peers.base import AUTOCOMMIT, PRP27, SQLALCHEMY, WAIT, Peer
 from pulsepool.dsn import Dsn
 
 
@@ -53,7 +53,7 @@ class SqlAlchemy(Peer):
 
     async def one(self) -> object:
         async with self._pool.connect() as connection:
-            return (await connection.execute(text(data.ONE_NAMED), {"id": data.ID})).one()
+            return (await connection.execute(data.ONE_TEXT, {"id": data.ID})).one()
 
     async def nap(self, seconds: float) -> None:
         async with self.session() as session:
@@ -80,6 +80,15 @@ class SqlAlchemy(Peer):
             return (await session.execute(data.some(rows))).all()
 
 
+class SqlAlchemyAutocommit(SqlAlchemy):
+    """The same without transactions, which a single statement can do without: no BEGIN, and no ROLLBACK at the end."""
+
+    name = AUTOCOMMIT
+
+    def _made(self, **arguments: Any) -> AsyncEngine:
+        return super()._made(isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True, **arguments)
+
+
 class Prp27(SqlAlchemy):
     """PRP-27's engine and `get_database`, setting for setting: 10 connections, 20 of overflow, pre-ping, recycling."""
 
@@ -102,4 +111,4 @@ class Prp27(SqlAlchemy):
 
     async def one(self) -> object:
         async with self.session() as session:
-            return (await session.execute(text(data.ONE_NAMED), {"id": data.ID})).one()
+            return (await session.execute(data.ONE_TEXT, {"id": data.ID})).one()

@@ -10,6 +10,8 @@ WAIT = 30.0
 BARE, ASYNCPG, PSYCOPG = "bare asyncpg", "asyncpg.Pool", "psycopg_pool"
 SQLALCHEMY, PRP27, PULSEPOOL = "SQLAlchemy", "PRP-27", "pulsepool"
 READ, SESSION = "pulsepool read()", "pulsepool session()"
+BIND_EXECUTE, NO_RESET = "bare asyncpg, bind_execute", "asyncpg.Pool, no reset"
+AUTOCOMMIT = "SQLAlchemy, autocommit"
 
 
 class Peer:
@@ -45,6 +47,10 @@ class Peer:
 
     async def one(self) -> object:
         """One row by its key, from acquire to release."""
+        raise NotImplementedError
+
+    async def loan(self) -> object:
+        """One row by its key, on a connection that was lent in public and is whole again for whoever has it next."""
         raise NotImplementedError
 
     async def nap(self, seconds: float) -> None:

@@ -13,7 +13,8 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
 from benchmarks import data
-from benchmarks.peers.base import ASYNCPG, BARE, PSYCOPG, WAIT, Peer
+from benchmarks.peers.base import ASYNCPG, BARE, BIND_EXECUTE, NO_RESET, PSYCOPG, WAIT, Peer
+from pulsepool.pool.asyncpg import fetch
 
 
 class Bare(Peer):
@@ -79,6 +80,20 @@ class Bare(Peer):
             self._release(connection)
 
 
+class BareBindExecute(Bare):
+    """The same, past asyncpg's public methods: what the direct lane calls for a statement in asyncpg's cache."""
+
+    name = BIND_EXECUTE
+
+    async def one(self) -> object:
+        connection = await self._acquire()
+        try:
+            (row,) = await fetch(connection, data.ONE, (data.ID,), None, limit=1)
+            return row
+        finally:
+            self._release(connection)
+
+
 class AsyncpgPool(Peer):
     """asyncpg.Pool: `async with pool.acquire()`, or the pool's own `fetch`, which is the same."""
 
@@ -101,12 +116,28 @@ class AsyncpgPool(Peer):
     async def one(self) -> object:
         return await self.pool.fetchrow(data.ONE, data.ID)
 
+    async def loan(self) -> object:
+        async with self.pool.acquire() as connection:
+            return await connection.fetchrow(data.ONE, data.ID)
+
     async def some(self, rows: int) -> object:
         """The first `rows` rows."""
         return await self.pool.fetch(data.SOME, rows)
 
     async def nap(self, seconds: float) -> None:
         await self.pool.fetch(data.NAP.format(seconds=seconds))
+
+
+class AsyncpgPoolNoReset(AsyncpgPool):
+    """asyncpg.Pool where `reset` does nothing: a round trip less, and a SET is there for the next caller."""
+
+    name = NO_RESET
+
+    async def open(self) -> None:
+        self.pool = await asyncpg.create_pool(self.url, min_size=self.least, max_size=self.most, reset=_nothing)
+
+
+async def _nothing(_: object) -> None: ...
 
 
 class PsycopgPool(Peer):
@@ -134,6 +165,9 @@ class PsycopgPool(Peer):
     async def one(self) -> object:
         async with self.pool.connection() as connection:
             return await (await connection.execute(data.ONE_PSYCOPG, (data.ID,))).fetchone()
+
+    async def loan(self) -> object:
+        return await self.one()
 
     async def nap(self, seconds: float) -> None:
         async with self.pool.connection() as connection:

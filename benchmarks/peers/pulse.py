@@ -41,6 +41,10 @@ class PulsePool(Peer):
     async def one(self) -> object:
         return await self.db.fetchrow(data.ONE, data.ID)
 
+    async def loan(self) -> object:
+        async with self.db.connection() as connection:
+            return await connection.fetchrow(data.ONE, data.ID)
+
     async def nap(self, seconds: float) -> None:
         await self.db.fetch(data.NAP.format(seconds=seconds))
 

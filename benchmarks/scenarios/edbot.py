@@ -11,6 +11,7 @@ from benchmarks.bench import Bench
 from benchmarks.load import HOST, loaded
 from benchmarks.measure import Several, Table, interleave_several
 from benchmarks.proxy import ROOT
+from benchmarks.report import counted
 
 DATABASE = "edbot"
 SYNC, ASYNC = "sync twin", "async"
@@ -37,8 +38,8 @@ async def edbot(bench: Bench) -> AsyncIterator[Table]:
                     line: _asking(port, clients, 4 * bench.effort.seconds, request)
                     for line, request in requests.items()
                 }
-                rates, halves, errors = await interleave_several(lines, min(bench.effort.rounds, 3), figures=3)
-                what = f"EDBotv8, {title}, {clients} clients"
+                rates, halves, errors = await interleave_several(lines, bench.effort.fewer, figures=3)
+                what = f"EDBotv8, {title}, {counted(clients, 'client')}"
                 if clients == ALONE:
                     yield Table(f"edbot/{name}/time", f"{what}, response time", "ms", "less", SYNC, halves)
                 else:

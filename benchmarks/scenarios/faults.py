@@ -24,7 +24,7 @@ async def spike(bench: Bench) -> AsyncIterator[Table]:
     async with proxied(bench.server.port) as proxy:
         url = bench.through(proxy)
         lines = {kind.name: _bursting(kind, url, proxy) for kind in POOLS}
-        kept, made, times = await interleave_several(lines, min(bench.effort.rounds, 3), figures=3)
+        kept, made, times = await interleave_several(lines, bench.effort.fewer, figures=3)
     title = f"spike of {BURST} requests, connects take {CONNECTING * 1e3:.0f} ms, queries {QUERYING * 1e3:.0f} ms:"
     yield Table("spike/connections", f"{title} connections at the end", "", "less", ASYNCPG, kept)
     yield Table("spike/opened", f"{title} connects, beyond the {LEAST} of the start", "", "less", ASYNCPG, made)
@@ -64,7 +64,7 @@ async def cancel(bench: Bench) -> AsyncIterator[Table]:
             lines = {name: _storm(peer.nap, peer, proxy) for name, peer in peers.items()}
             lines[PULSEPOOL] = _storm(ours.nap, ours, proxy)
             lines[SESSION] = _storm(ours.nap_in_session, ours, proxy)
-            lost, waits = await interleave_several(lines, bench.effort.rounds, figures=2)
+            lost, waits = await interleave_several(lines, bench.effort.fewer, figures=2)
     title = f"{CANCELS} queries cancelled midway, {SIZE} at a time:"
     yield Table("cancel/reconnects", f"{title} reconnects a hundred", "", "less", SQLALCHEMY, lost)
     yield Table("cancel/next", f"{title} the next query takes (median)", "ms", "less", SQLALCHEMY, waits)
@@ -108,7 +108,7 @@ async def hog(bench: Bench) -> AsyncIterator[Table]:
     """A light user, one request at a time, beside one who always has more requests than there are connections."""
     async with opened(POOLS, bench.url) as peers:
         lines = {name: _light(peer, bench) for name, peer in peers.items()}
-        half, tails = await interleave_several(lines, min(bench.effort.rounds, 3), figures=2)
+        half, tails = await interleave_several(lines, bench.effort.fewer, figures=2)
     title = f"a light user beside {HOGS} requests that never end,"
     yield Table("hog/p50", f"{title} median", "ms", "less", PRP27, half)
     yield Table("hog/p99", f"{title} p99", "ms", "less", PRP27, tails)
@@ -117,7 +117,7 @@ async def hog(bench: Bench) -> AsyncIterator[Table]:
 def _light(peer: Peer, bench: Bench) -> Several:
     async def measure() -> tuple[float, float]:
         waits: list[float] = []
-        ends = perf_counter() + 5 * bench.effort.seconds
+        ends = perf_counter() + 4 * bench.effort.seconds
 
         async def heavy() -> None:
             while perf_counter() < ends:

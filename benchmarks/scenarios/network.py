@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from benchmarks.bench import ALL, Bench, opened
+from benchmarks.aims import WRITING
+from benchmarks.bench import ALL, ASKED, Bench, opened
 from benchmarks.measure import Measure, Operation, Table, interleave, rate_of
 from benchmarks.peers.base import ASYNCPG, PRP27
 from benchmarks.proxy import Proxy, proxied
@@ -11,6 +12,8 @@ from benchmarks.scenarios.sessions import TASKS, sessions
 
 TIMES = 100
 """Operations in a round; enough to have each of the connections prepare its statement while nobody counts."""
+ROUNDS = 2
+"""Counting is exact, so the second is there to show that."""
 SETTLING = 0.02
 """Seconds after which nothing of what a peer does behind its caller's back is still to come."""
 
@@ -19,15 +22,15 @@ async def trips(bench: Bench) -> AsyncIterator[Table]:
     """Round trips for each operation, exact, by a peer that is warm."""
     async with proxied(bench.server.port) as proxy:
         url = bench.through(proxy)
-        async with opened(ALL, url) as peers, sessions(url) as sessionful:
+        async with opened(ASKED, url) as peers, sessions(url) as sessionful:
             queries: dict[str, Operation] = {name: peer.one for name, peer in peers.items()}
             for name, title, baseline, lines in (
                 ("trips/query", "round trips, one-row query", ASYNCPG, queries),
                 ("trips/read", "round trips, session that reads", PRP27, sessionful.reads()),
-                ("trips/write", "round trips, session that writes", PRP27, sessionful.writes()),
+                (WRITING, "round trips, session that writes", PRP27, sessionful.writes()),
             ):
                 measures = {line: _counting(operation, proxy) for line, operation in lines.items()}
-                done = await interleave(measures, bench.effort.rounds)
+                done = await interleave(measures, ROUNDS)
                 yield Table(name, title, "trips", "less", baseline, done)
 
 
@@ -58,7 +61,7 @@ async def delay(bench: Bench) -> AsyncIterator[Table]:
                     ("write", "session that writes", PRP27, sessionful.writes()),
                 ):
                     measures = {line: rate_of(each, TASKS, effort.seconds) for line, each in lines.items()}
-                    done = await interleave(measures, min(effort.rounds, 3))
+                    done = await interleave(measures, effort.fewer)
                     where = f"{title}, {TASKS} tasks, {milliseconds:g} ms of network"
                     yield Table(f"delay {milliseconds:g}/{name}", where, "op/s", "more", baseline, done)
             await proxy.slow()

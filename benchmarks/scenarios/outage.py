@@ -53,7 +53,7 @@ async def outage(_: Bench) -> AsyncIterator[Table]:
     """Failures, typed or not; the time to the first success and to full speed, from when the server accepts again."""
     titles = {
         "first": ("until the first success", "ms"),
-        "full": ("until full speed", "ms"),
+        "full": (f"until full speed, one round in bins of {BIN * 1e3:.0f} ms", "ms"),
         "typed": ("typed failures", ""),
         "untyped": ("untyped failures", ""),
     }

@@ -5,9 +5,16 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from time import perf_counter
 
-from benchmarks.bench import ALL, Bench, opened
+from benchmarks.bench import ALL, ASKED, Bench, opened
 from benchmarks.measure import Measure, Series, Table, interleave, rate_of
 from benchmarks.peers.base import ASYNCPG, PRP27, SIZE, Peer
+from benchmarks.peers.drivers import AsyncpgPool, PsycopgPool
+from benchmarks.peers.pulse import PulsePool
+from benchmarks.report import counted
+
+LENDING = "the pool's own lending, nothing reset"
+LOANS = 10
+"""Tasks, each with a connection of its own: nobody waits but for what makes it good again."""
 
 LONGEST = 10
 """How many times the usual round one may take; a peer that needs more is left out of this size, as the table says."""
@@ -19,7 +26,7 @@ MOST = 100_000
 
 async def acquire(bench: Bench) -> AsyncIterator[Table]:
     """N tasks that acquire and release in a loop; then the same with N of them queued at any time."""
-    sizes = (1, 10, 100, 1_000, 10_000) if bench.effort.full else (1, 100)
+    sizes = (1, 10, 100, 1_000, 10_000) if bench.effort.full else (100,)
     longest = LONGEST * bench.effort.seconds
     async with opened(ALL, bench.url) as peers:
         seconds = {name: await _trial(peer) for name, peer in peers.items()}
@@ -31,7 +38,7 @@ async def acquire(bench: Bench) -> AsyncIterator[Table]:
             }
             done = await interleave(lines, bench.effort.rounds)
             left_out = {name: _left_out(seconds[name] * tasks) for name in peers if name not in lines}
-            title = f"acquire + release, {tasks:,} tasks"
+            title = f"{LENDING}, {counted(tasks, 'task')}"
             yield Table(f"acquire/{tasks}", title, "µs", "less", ASYNCPG, done | left_out)
         for waiters in (10, 100, 1_000, 10_000) if bench.effort.full else (10, 10_000):
             lines = {
@@ -42,17 +49,26 @@ async def acquire(bench: Bench) -> AsyncIterator[Table]:
             done = await interleave(lines, bench.effort.rounds)
             left_out = {name: _left_out(seconds[name] * waiters) for name in peers if name not in lines}
             seconds |= {name: series.median / 1e6 for name, series in done.items() if series.values}
-            title = f"acquire + release, {waiters:,} waiting all the time"
+            title = f"{LENDING}, {waiters:,} waiting all the time"
             yield Table(f"waiting/{waiters}", title, "µs", "less", ASYNCPG, done | left_out)
+
+
+async def loan(bench: Bench) -> AsyncIterator[Table]:
+    """A connection lent in public, one row by its key on it, and whatever makes it good for the next caller."""
+    async with opened((AsyncpgPool, PsycopgPool, PulsePool), bench.url) as peers:
+        lines = {name: rate_of(peer.loan, LOANS, bench.effort.seconds) for name, peer in peers.items()}
+        done = await interleave(lines, bench.effort.rounds)
+    title = f"a connection lent for one row, {counted(LOANS, 'task')}"
+    yield Table(f"loan/{LOANS}", title, "op/s", "more", ASYNCPG, done)
 
 
 async def query(bench: Bench) -> AsyncIterator[Table]:
     """One row by its key."""
-    async with opened(ALL, bench.url) as peers:
-        for tasks in (1, 10, 100):
+    async with opened(ASKED, bench.url) as peers:
+        for tasks in (1, 10, 100) if bench.effort.full else (1, 10):
             lines = {name: rate_of(peer.one, tasks, bench.effort.seconds) for name, peer in peers.items()}
             done = await interleave(lines, bench.effort.rounds)
-            yield Table(f"query/{tasks}", f"one-row query, {tasks} tasks", "op/s", "more", ASYNCPG, done)
+            yield Table(f"query/{tasks}", f"one-row query, {counted(tasks, 'task')}", "op/s", "more", ASYNCPG, done)
 
 
 async def _trial(peer: Peer) -> float:

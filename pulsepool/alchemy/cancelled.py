@@ -13,8 +13,8 @@ DRAINING_DRIVERS = ("asyncpg", "psycopg", "psycopg_async")
 """Drivers that cancel on the server what was cancelled here, and take the connection to its end before the next use."""
 
 DRAINING = 2.0
-"""Seconds after which a server is asked under the holder whether it lives: asyncpg waits for it without a limit.
-(psycopg has a limit of its own for it.)"""
+"""Seconds that a server has to end a cancelled statement under its holder; asyncpg waits for it without a limit.
+(psycopg has a limit of its own.)"""
 
 
 def spare_connections(dialect: Dialect) -> None:
@@ -35,20 +35,22 @@ def _spare(context: ExceptionContext) -> None:
     record = connection.connection._connection_record
     if isinstance(record, Record) and not is_closed(record.driver):
         context.is_disconnect = False
-        if record.watch is None and isinstance(record.driver, asyncpg.Connection):
-            _watch(record, CANCEL_AGAIN)
+        if isinstance(record.driver, asyncpg.Connection):
+            record.slot.doubtful = True
+            record.forget_watch()
+            loop = record.slot.pool.loop
+            record.watch = loop.call_later(CANCEL_AGAIN, _look, record, loop.time(), CANCEL_AGAIN)
 
 
-def _watch(record: Record, patience: float) -> None:
-    """While it is being drained under its holder, cancel again what a cancel has missed; in the end, ask the server."""
-    record.watch = record.slot.pool.loop.call_later(patience, _look, record, patience)
-
-
-def _look(record: Record, waited: float) -> None:
-    if waited >= DRAINING / 2:
-        record.slot.pool.probe(record.slot)
+def _look(record: Record, since: float, patience: float) -> None:
+    """While it drains under its holder, cancel again what a cancel has missed; and when that takes too long, end it."""
+    record.watch = None
+    loop, driver = record.slot.pool.loop, record.driver
+    if is_closed(driver) or not driver._protocol._is_cancelling():
         return
-    protocol = getattr(record.driver, "_protocol", None)
-    if protocol is not None and protocol._is_cancelling():
-        record.driver._cancel_current_command(record.slot.pool.loop.create_future())
-    _watch(record, waited * 2)
+    left = since + DRAINING - loop.time()
+    if left <= 0:
+        driver.terminate()  # the holder, who waits for it, is told that it is gone
+        return
+    driver._cancel_current_command(loop.create_future())
+    record.watch = loop.call_later(min(patience * 2, left), _look, record, since, patience * 2)

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import os
 import weakref
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
+from typing import Any
 
 from pulsepool.alchemy.records import Record, set_aside
 from pulsepool.errors import PoolClosed
@@ -29,6 +30,7 @@ class Cores:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.own_listeners: Collection[Any] = ()
         self.closed = False
         self._pools: dict[asyncio.AbstractEventLoop, Pool[Record]] = {}
         self._current: Pool[Record] | None = None
@@ -48,6 +50,10 @@ class Cores:
     def current(self) -> Pool[Record] | None:
         """Give the pool that was used last, for a look at its numbers; None before the first use."""
         return self._current
+
+    def of(self, loop: asyncio.AbstractEventLoop | None) -> Pool[Record] | None:
+        """Give the pool of `loop`, for a look at its numbers; without one, the pool that was used last."""
+        return self._current if loop is None else self._pools.get(loop)
 
     def running(self) -> Pool[Record] | None:
         """Give the pool of the running loop, if there is one."""
@@ -105,13 +111,29 @@ class Cores:
     async def dispose(self) -> None:
         """Close what idles, and what is in use when it comes home; who comes next gets a new pool."""
         self._forget_the_gone()
-        pools, self._pools, self._current = self._pools, {}, None
-        own = pools.pop(asyncio.get_running_loop(), None)
-        for loop, pool in pools.items():
-            with contextlib.suppress(RuntimeError):  # closed in this very moment
-                asyncio.run_coroutine_threadsafe(pool.dispose(), loop)
+        own = self._pools.pop(asyncio.get_running_loop(), None)
+        self.dispose_later()
         if own is not None:
+            self.limits = own.limits  # as they were resized
             await own.dispose()
+
+    def dispose_later(self) -> None:
+        """The same without waiting, from wherever: each event loop closes what is its own when it runs."""
+        self._forget_the_gone()
+        pools, self._pools, self._current = self._pools, {}, None
+        for loop, pool in pools.items():
+            self.limits = pool.limits
+            closing = pool.dispose()
+            try:
+                asyncio.run_coroutine_threadsafe(closing, loop)
+            except RuntimeError:  # closed in this very moment
+                closing.close()
+
+    def interrupt(self) -> None:
+        """Have a start that is under way give up: it is stopped before it has begun."""
+        self.closed = True
+        for pool in self._pools.values():
+            pool.interrupt()
 
     def abandon(self) -> None:
         """Forget every connection without touching a socket."""

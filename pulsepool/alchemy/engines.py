@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from pulsepool.alchemy.cores import Cores
-from pulsepool.alchemy.events import on_connect, on_failure, on_lending
+from pulsepool.alchemy.events import note_statements, on_connect, on_failure, on_lending
 from pulsepool.alchemy.gated import Gate, GatedPool
 from pulsepool.alchemy.limits import limits_of
 from pulsepool.alchemy.own import DatabasePool, ReadingPool
@@ -54,6 +54,8 @@ def build_async_engine(dsn: Dsn, settings: DatabaseSettings, cores: Cores) -> As
     )
     on_connect(engine.sync_engine, dsn, settings, limit)
     on_failure(engine.sync_engine, dsn)
+    note_statements(engine.sync_engine)
+    cores.own_listeners = frozenset(engine.pool.dispatch.connect)
     return engine
 
 

@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import inspect
+import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, cast
 
 from pydantic import SecretStr
 from sqlalchemy import Engine, event
@@ -20,6 +21,7 @@ from pulsepool.alchemy.gated import GatedPool
 from pulsepool.diagnosis import sqlstate_of, unavailable
 from pulsepool.dsn import Dsn
 from pulsepool.errors import ConfigurationError, DatabaseUnavailable, PulsePoolError
+from pulsepool.pool.policy import may_change_session
 from pulsepool.settings import DatabaseSettings
 
 COMMITTING = "pulsepool: committing"
@@ -40,9 +42,12 @@ def on_connect(engine: Engine, dsn: Dsn, settings: DatabaseSettings, limit: floa
 
     @event.listens_for(engine, "do_connect")
     def connect(dialect: Dialect, _: ConnectionPoolEntry, cargs: list[Any], cparams: dict[str, Any]) -> Any:
+        started = time.monotonic()
         try:
             if callable(settings.password) and not isinstance(settings.password, SecretStr):
                 cparams = {**cparams, "password": ask(settings.password, limit)}
+                if "timeout" in cparams:  # asyncpg's; what the callable took is no time for the connect
+                    cparams["timeout"] = max(limit - (time.monotonic() - started), 0.001)
             return dialect.connect(*cargs, **cparams)
         except PulsePoolError:
             raise
@@ -54,8 +59,7 @@ def _ask_on_the_loop(password: Callable[[], Any], limit: float) -> str:
     async def ask() -> str:
         async with asyncio.timeout(limit):
             # In a thread, as a plain callable may read a file or call a service; of its own, as asyncio's are shared.
-            with _own_thread() as thread:
-                answer = await asyncio.get_running_loop().run_in_executor(thread, password)
+            answer = await asyncio.wrap_future(_in_own_thread(password))
             return _text(await answer if inspect.isawaitable(answer) else answer)
 
     with _blamed_on_the_callable():
@@ -68,17 +72,23 @@ def _ask_in_a_thread(password: Callable[[], Any], limit: float) -> str:
         return _text(await answer if inspect.isawaitable(answer) else answer)
 
     # In a thread of its own, whose loop an async callable can have: this thread's may be running.
-    with _blamed_on_the_callable(), _own_thread() as thread:
-        return thread.submit(asyncio.run, ask()).result(limit)
+    with _blamed_on_the_callable():
+        return cast("str", _in_own_thread(lambda: asyncio.run(ask())).result(limit))
 
 
-@contextlib.contextmanager
-def _own_thread() -> Iterator[ThreadPoolExecutor]:
-    executor = ThreadPoolExecutor(1, thread_name_prefix="pulsepool: password")
-    try:
-        yield executor
-    finally:
-        executor.shutdown(wait=False)
+def _in_own_thread(call: Callable[[], Any]) -> "Future[Any]":
+    """Call it in a thread of its own, which holds up nobody's end when the call never comes back."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        future.set_running_or_notify_cancel()
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - for the other thread to see
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="pulsepool: password", daemon=True).start()
+    return future
 
 
 def _text(answer: Any) -> str:
@@ -139,6 +149,23 @@ def on_failure(engine: Engine, dsn: Dsn) -> None:
         if context.is_disconnect and in_commit and failure is not None:  # None for a cancellation: it passes as it is
             setattr(failure, IN_COMMIT, True)
         return silence
+
+
+def note_statements(engine: Engine) -> None:
+    """Have a connection reset at its return that was given a statement which may leave something in its session.
+
+    The direct lane uses the same connections, and expects nothing of the kind on them.
+    """
+    execute = engine.dialect.do_execute
+
+    def do_execute(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        if may_change_session(statement) and context is not None:
+            record = context.root_connection.connection._connection_record
+            if record is not None:  # None for one that was detached, which comes home to nobody
+                record.slot.asked(statement)
+        execute(cursor, statement, parameters, context)
+
+    engine.dialect.do_execute = do_execute  # type: ignore[method-assign]
 
 
 def was_in_commit(error: BaseException) -> bool:

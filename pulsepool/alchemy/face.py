@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Self
 
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 from sqlalchemy.pool.base import ResetStyle
 from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
 
 from pulsepool.alchemy.cancelled import spare_connections
 from pulsepool.alchemy.cores import Cores
@@ -60,24 +61,30 @@ class CorePool(Pool):
         return Record(self)
 
     @property
+    def own_listeners(self) -> Collection[Any]:
+        """Those of the event `connect` that are not the application's."""
+        return self._cores.own_listeners
+
+    @property
     def core(self) -> Core[Record]:
         """The pool itself, of the running event loop. Raises `PoolClosed`."""
         return self._cores.here()
 
     def _do_get(self) -> Record:
         if (core := self._cores.current()) is not None and (idle := core.take(self.mode)) is not None:
-            if idle.mode == self.mode:
-                idle.connection.slot = idle
-                return idle.connection
-            core.release(idle)
+            if idle.mode != self.mode:
+                return self._get_slowly(idle)
+            idle.connection.slot = idle
+            return idle.connection
         return self._get_slowly()
 
-    def _get_slowly(self) -> Record:
+    def _get_slowly(self, taken: Slot[Record] | None = None) -> Record:
         if asyncio._get_running_loop() is None:
             raise MissingGreenlet("an asyncio engine was used where no event loop is running")
         while True:
             try:
-                slot = self._slot(self._cores.here())
+                core = self._cores.here()
+                slot = self._slot(core) if taken is None else self._fit(core, taken)
             except PoolClosed:
                 if self._cores.closed:
                     raise
@@ -90,6 +97,10 @@ class CorePool(Pool):
                 record.slot = slot
                 return record
         raise failure  # outside of `except`, or it would seem to have come of what it stands for
+
+    def _fit(self, core: Core[Record], slot: Slot[Record]) -> Slot[Record]:  # noqa: ARG002 - of a pool with modes
+        """Prepare one that was taken; where all are alike, there is nothing to prepare."""
+        return slot
 
     def _slot(self, core: Core[Record]) -> Slot[Record]:
         """Wait for one."""
@@ -117,10 +128,7 @@ class CorePool(Pool):
         self._give_back(record, record.slot.pool.give_up)
 
     def _give_back(self, record: Record, back: Callable[[Slot[Record]], None]) -> None:
-        if record.watch is not None:
-            record.watch.cancel()
-            record.watch = None
-            record.slot.doubtful = True
+        record.forget_watch()
         loop = record.slot.pool.loop
         if asyncio._get_running_loop() is loop:
             back(record.slot)
@@ -138,9 +146,15 @@ class CorePool(Pool):
             connection.invalidate(exception)
 
     def dispose(self) -> None:
-        """Close the idle connections; those in use are closed when they come home. Who waits gets a new one."""
+        """Close the idle connections; those in use are closed when they come home. Who waits gets a new one.
+
+        Outside of a greenlet, as in `engine.sync_engine.dispose()`, it does not wait until they are closed.
+        """
         self._disposed = True
-        await_only(self._cores.dispose())
+        if in_greenlet():
+            await_only(self._cores.dispose())
+        else:
+            self._cores.dispose_later()
 
     def recreate(self) -> Self:
         """Give the pool that takes this one's place, with the same arguments and listeners."""
@@ -154,7 +168,8 @@ class CorePool(Pool):
 
     def size(self) -> int:
         """How many connections are kept; see `overflow`."""
-        return self.limits.max_size
+        core = self._cores.current()
+        return (core or self._cores).limits.max_size
 
     def timeout(self) -> float:
         """Seconds that a caller waits at most."""

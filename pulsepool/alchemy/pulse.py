@@ -1,5 +1,6 @@
 """`PulsePool`: the pool for any asyncio engine of SQLAlchemy, in one argument or one word of its URL."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,10 +32,10 @@ class PulsePool(CorePool):
     Takes SQLAlchemy's own arguments with their defaults, `pool_size`, `max_overflow`, `pool_timeout`, `pool_recycle`,
     `pool_pre_ping`, `pool_reset_on_return`, and beside them `min_size`, `max_idle`, `max_waiting`, `validate_after`,
     `keepalive`, `leak_after` and `connect_timeout` of `DatabaseSettings`. Overflow is not opened and closed by turns:
-    up to `pool_size + max_overflow` connections are opened when needed, and closed after `max_idle`. `pool_pre_ping`
-    asks a connection before every use, in one round trip on asyncpg; without it, one that idled for `validate_after`.
-    Who waits gets a connection in turn. A cancelled statement does not cost its connection on asyncpg,
-    nor on psycopg unless it is cancelled again while psycopg drains it, as an anyio scope does.
+    up to `pool_size + max_overflow` connections are opened when needed, and closed after `max_idle`, down to `min_size`
+    (0). `pool_pre_ping` asks a connection before every use, in one round trip on asyncpg; without it, one that idled
+    for `validate_after`. Who waits gets a connection in turn. A cancelled statement does not cost its connection on
+    asyncpg, nor on psycopg unless it is cancelled again while psycopg drains it, as an anyio scope does.
 
     `pool_timeout` is for connections that others hold; one that is to be opened may take five seconds more than 0.
 
@@ -86,11 +87,19 @@ class PulsePool(CorePool):
         return await_only(core.acquire(CONNECTING if has_room and self.timeout() < CONNECTING else None))
 
     def _as_raised(self, error: PulsePoolError) -> BaseException:
-        """Raise the driver's own error when no connection comes to be: that is what the engine's users catch."""
-        cause: BaseException = error
-        while isinstance(cause, PulsePoolError) and cause.__cause__ is not None:
-            cause = cause.__cause__
-        return cause if cause is error else cause.with_traceback(None)
+        """Raise the driver's own error when no connection comes to be: that is what the engine's users catch.
+
+        Each caller a copy, as tracebacks grow; where it cannot be copied, the error itself.
+        """
+        cause = error.__cause__
+        if cause is None:
+            return error
+        try:
+            own = copy.copy(cause)
+        except Exception:  # noqa: BLE001 - an error may be made of anything
+            own = cause
+        own.__cause__ = cause.__cause__
+        return own.with_traceback(None)
 
     def size(self) -> int:
         """The `pool_size` that was asked for."""

@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -34,8 +35,16 @@ class Record(_ConnectionRecord):
     slot: Slot["Record"]
     driver: Any = None
     """The driver's connection: asyncpg's `Connection`, psycopg's `AsyncConnection`, …"""
+    reading: bool = False
+    """Lent to a session that only reads."""
     watch: asyncio.TimerHandle | None = None
     """Runs while a cancelled statement is being drained under its holder."""
+
+    def forget_watch(self) -> None:
+        """It is home, or was cancelled anew."""
+        if self.watch is not None:
+            self.watch.cancel()
+            self.watch = None
 
     @property
     def is_stale(self) -> bool:
@@ -49,7 +58,8 @@ class RecordDriver:
     def __init__(self, pool: "CorePool") -> None:
         self._pool = pool
         self._dialect: Any = pool._dialect
-        self._is_clean = _CLEAN.get(getattr(self._dialect, "driver", ""), _always) if pool.resets else _always
+        self._loop = asyncio.get_running_loop()
+        self._is_clean = _CLEAN.get(getattr(self._dialect, "driver", ""), _is_open) if pool.resets else _is_open
 
     async def connect(self) -> Record:
         """Open a connection; the events `connect` and `first_connect` are through when it is there."""
@@ -80,28 +90,41 @@ class RecordDriver:
 
     async def restore(self, record: Record, *, full: bool) -> None:
         """Roll back, which waits for the end of a cancelled statement; `full` for a connection that was lent raw."""
-        await greenlet_spawn(self._dialect.do_rollback, record.dbapi_connection)
+        if getattr(record.dbapi_connection, "_transaction", self) is not None:  # asyncpg's adapter knows of none
+            await greenlet_spawn(self._dialect.do_rollback, record.dbapi_connection)
         if isinstance(record.driver, asyncpg.Connection):
             if full or not asyncpg_driver.is_clean(record.driver):
                 await asyncpg_driver.restore(record.driver, full=full)
+            if full:
+                await greenlet_spawn(self._set_up_again, record)
         elif not self._is_clean(record.driver):
             raise ConnectionError("still inside a transaction after a rollback")
 
+    def _set_up_again(self, record: Record) -> None:
+        """Have the application's `connect` listeners do once more what the reset has undone: a search_path, a role."""
+        for listener in list(self._pool.dispatch.connect):
+            if listener not in self._pool.own_listeners:
+                listener(record.dbapi_connection, record)
+
     async def close(self, record: Record) -> None:
-        """Say good-bye."""
-        await greenlet_spawn(record.close)
+        """Say good-bye; a server that does not hear it is hung up on, without SQLAlchemy logging an error."""
+        close: Any = record
+        await greenlet_spawn(partial(close._ConnectionRecord__close, terminate=self._dialect.has_terminate))
 
     def terminate(self, record: Record) -> None:
-        """Hang up. Works outside a greenlet, where SQLAlchemy's drivers end a connection without a word."""
+        """Hang up, at once and without waiting, whoever runs: the keeper, or a caller in SQLAlchemy's greenlet."""
         connection, record.dbapi_connection = record.dbapi_connection, None
         if connection is None:
             return
-        if self._pool.dispatch.close:
-            self._pool.dispatch.close(connection, record)
-        if self._dialect.has_terminate:
-            self._pool._close_connection(connection, terminate=True)
+        if isinstance(record.driver, asyncpg.Connection):
+            record.driver.terminate()
         elif (libpq := getattr(record.driver, "pgconn", None)) is not None:
             libpq.finish()  # psycopg closes without waiting, but says so only to those who await it
+        if self._dialect.has_terminate:
+            # Outside of a greenlet, where SQLAlchemy ends a connection without a word; in one it would wait.
+            self._loop.call_soon(partial(self._pool._close_connection, connection, terminate=True))
+        if self._pool.dispatch.close:
+            self._pool.dispatch.close(connection, record)
 
     def watch(self, record: Record, died: Callable[[], None]) -> bool:
         """Have asyncpg say when the connection is gone; other drivers cannot."""
@@ -122,11 +145,14 @@ class RecordDriver:
 def is_closed(driver: Any) -> bool:
     """Whether a driver's connection says that it is closed, by a method as asyncpg's or an attribute as psycopg's."""
     closed = getattr(driver, "is_closed", None)
-    return bool(closed() if closed is not None else getattr(driver, "closed", False))
+    if closed is not None:
+        return bool(closed())
+    # aiosqlite has neither, but no connection any more.
+    return bool(getattr(driver, "closed", False)) or getattr(driver, "_connection", driver) is None
 
 
-def _always(_: Any) -> bool:
-    return True
+def _is_open(driver: Any) -> bool:
+    return not is_closed(driver)
 
 
 def _psycopg_is_clean(driver: Any) -> bool:

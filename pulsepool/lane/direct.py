@@ -21,10 +21,13 @@ from pulsepool.lane.rows import Row
 from pulsepool.lane.statements import Prepared, Statements
 from pulsepool.pool import Pool, Slot
 from pulsepool.pool.asyncpg import fetch
-from pulsepool.pool.policy import may_change_session
+from pulsepool.pool.policy import is_time
 
 BATCH = 500
 """Rows that a stream asks the server for at a time, unless told otherwise."""
+
+MOST_ROWS = 2**31 - 1
+"""What PostgreSQL's protocol counts rows with."""
 
 
 class DirectLane:
@@ -36,9 +39,9 @@ class DirectLane:
     SQLAlchemy's sessions set it up.
 
     All raise `PoolTimeout`, `PoolClosed`, `DatabaseUnavailable`; `CommitUnknown` when the connection is lost while a
-    statement is under way that may write; `TimeoutError` after `timeout`, when a write may have happened or not; and
-    the driver's `asyncpg.PostgresError` for what the server refuses. `ConfigurationError` for a statement that only a
-    session can do. A cancelled statement is cancelled on the server, too, and its connection lives.
+    statement is under way that may write; `StatementTimeout`, also a `TimeoutError`, after `timeout`; and the driver's
+    `asyncpg.PostgresError` for what the server refuses. `ConfigurationError` for a statement that only a session can
+    do. A cancelled statement is cancelled on the server, too, and its connection lives.
     """
 
     _cores: Cores
@@ -153,13 +156,14 @@ class DirectLane:
         The result is one snapshot, in a transaction that only reads. Leave it by its end or with
         `contextlib.aclosing`: until then it holds its connection. `timeout`: of each batch.
         """
-        if batch < 1:
-            raise ConfigurationError(f"batch={batch} rows make no stream", hint="at least 1")
+        if type(batch) is not int or not 1 <= batch <= MOST_ROWS:
+            raise ConfigurationError(f"batch={batch!r} rows make no stream", hint=f"1 to {MOST_ROWS}")
+        if timeout is not None:
+            _check(timeout)
         prepared = None if isinstance(query, str) else self._prepare(query, args)
         sql, arguments = (str(query), list(args)) if prepared is None else (prepared.sql, prepared.arguments)
         slot = await self._acquire()
-        if may_change_session(sql):
-            slot.changed = True
+        slot.asked(sql)
         driver = slot.connection.driver
         try:
             transaction = driver.transaction(readonly=True)
@@ -173,7 +177,7 @@ class DirectLane:
                     yield row
             await transaction.commit()  # left before that, it is rolled back by the keeper, and nobody waits for it
         except Exception as error:
-            if (failure := typed(error, driver, "SELECT")) is not None:
+            if (failure := typed(error, driver, "SELECT 1", timeout)) is not None:
                 raise failure from error
             raise
         finally:
@@ -183,12 +187,13 @@ class DirectLane:
         self, sql: str, args: Sequence[Any], timeout: float | None, plan: Plan | None = None, limit: int = 0
     ) -> Sequence[Any]:
         """The way that most statements go."""
+        if timeout is not None:
+            _check(timeout)
         core = self._core
         slot = core.take() if core is not None else None
         if slot is None or slot.mode:
             slot = await self._acquire(slot)
-        if may_change_session(sql):
-            slot.changed = True
+        slot.asked(sql)
         driver = slot.connection.driver
         try:
             if plan is None:
@@ -199,23 +204,30 @@ class DirectLane:
                 records = await fetch(driver, sql, args, timeout, plan.record_class, limit)
         except BaseException as error:
             slot.pool.release(slot)
-            if isinstance(error, Exception) and (failure := typed(error, driver, sql)) is not None:
+            if isinstance(error, Exception) and (failure := typed(error, driver, sql, timeout)) is not None:
                 raise failure from error
             raise
         slot.pool.put_back(slot)
         return records
 
     async def _call(self, method: str, query: str, args: Iterable[Any], timeout: float | None, **options: Any) -> Any:
+        if not isinstance(query, str):
+            raise ConfigurationError(
+                f"{method} takes text, and was given {type(query).__name__}", hint="use fetch, or a session, for it"
+            )
+        if timeout is not None:
+            _check(timeout)
         slot = (self._core and self._core.take()) or await self._acquire()
         if slot.mode:
             slot = await self._acquire(slot)
-        if may_change_session(query):
-            slot.changed = True
+        slot.asked(query)
         driver = slot.connection.driver
         try:
             return await getattr(driver, method)(query, *args, timeout=timeout, **options)
         except Exception as error:
-            if (failure := typed(error, driver, "TABLE" if method == "copy_from_table" else query)) is not None:
+            if (
+                failure := typed(error, driver, "TABLE" if method == "copy_from_table" else query, timeout)
+            ) is not None:
                 raise failure from error
             raise
         finally:
@@ -233,7 +245,7 @@ class DirectLane:
     async def _acquire(self, unfit: Slot[Record] | None = None) -> Slot[Record]:
         """Acquire a connection on the long way round; `unfit`: one that has to be prepared first."""
         if unfit is not None:
-            unfit.pool.release(unfit)
+            return await acquire(self._cores.here(), slot=unfit)
         self._require_started()
         while True:
             core = self._core = self._cores.here()
@@ -242,3 +254,8 @@ class DirectLane:
             except PoolClosed:  # disposed of while this caller waited, or closed for good
                 if self._cores.closed:
                     raise
+
+
+def _check(timeout: float) -> None:
+    if not is_time(timeout):
+        raise ConfigurationError(f"timeout={timeout!r} is no time", hint="give seconds, or None for no limit")

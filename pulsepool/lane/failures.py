@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 
 from pulsepool.diagnosis import first_line, sqlstate_of
-from pulsepool.errors import CommitUnknown, DatabaseUnavailable
+from pulsepool.errors import CommitUnknown, DatabaseUnavailable, PulsePoolError, StatementTimeout
 
 LOST = ("08", "57P01", "57P02", "57P03")
 """SQLSTATEs, or their class, after which a connection is of no use (HikariCP's list)."""
@@ -15,13 +15,19 @@ READS = re.compile(r"\s*(select|show|values|table)\b(?!.*\binto\b)[^;]*;?\s*\Z",
 """Single statements that are done again without a second thought, unless they call a function that writes."""
 
 
-def typed(error: Exception, driver: Any, query: str) -> CommitUnknown | DatabaseUnavailable | None:
-    """Say what a lost connection means for `query`; None for an error that means something else.
+def typed(error: Exception, driver: Any, query: str, timeout: float | None = None) -> PulsePoolError | None:
+    """Say what a lost connection, or the end of `timeout`, means for `query`; None for an error of another meaning.
 
     A statement of the lane commits by itself, so one that may write is in doubt once it was sent; asyncpg's
     `InterfaceError` is the driver refusing to send it. An `OSError` of a connection that lives is of somebody else: of
     the file that a COPY reads, say.
     """
+    if isinstance(error, TimeoutError) and not isinstance(error, PulsePoolError) and not driver.is_closed():
+        limit = "the time it may take" if timeout is None else f"{timeout:g} s"
+        doubt = "" if READS.match(query) else "; look whether it happened before doing it again"
+        return StatementTimeout(
+            f"no answer within {limit}, and the statement was cancelled", hint=f"give it a longer timeout{doubt}"
+        )
     unsent = isinstance(error, asyncpg.InterfaceError)
     if unsent and not driver.is_closed():
         return None
@@ -44,4 +50,6 @@ def typed(error: Exception, driver: Any, query: str) -> CommitUnknown | Database
 def _lost(error: Exception, driver: Any) -> bool:
     if isinstance(error, OSError):
         return not isinstance(error, TimeoutError) and bool(driver.is_closed())
+    if isinstance(error, asyncpg.InternalClientError):  # of a driver that was in the midst of something else
+        return bool(driver.is_closed())
     return (sqlstate_of(error) or "").startswith(LOST)

@@ -49,6 +49,8 @@ class LentConnection(_ConnectionProxy):  # asyncpg's mark for what stands for a 
         slot = self._held(method.__name__)
         if method.__name__ in CHANGES_CODECS:
             slot.condemned = True
+        elif args and isinstance(args[0], str):
+            slot.asked(args[0])  # the loan ends with a reset in any case, which does not bring back what was forgotten
         return method(*args, **kwargs)
 
     def _held(self, name: str) -> Slot[Record]:

@@ -13,15 +13,8 @@ from pulsepool.pool.policy import no_use_retrying
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 
-RESET_THE_REST = """
-    RESET SESSION AUTHORIZATION; RESET ROLE; DISCARD TEMP; DISCARD SEQUENCES;
-    DO $$ DECLARE left_behind text; BEGIN
-        FOR left_behind IN SELECT name FROM pg_prepared_statements WHERE from_sql LOOP
-            EXECUTE format('DEALLOCATE %I', left_behind);
-        END LOOP;
-    END $$
-"""
-"""What RESET ALL leaves: who the session acts as, temporary tables, sequences' last values, and SQL's PREPARE."""
+RESET_THE_REST = "RESET SESSION AUTHORIZATION; RESET ROLE; DISCARD TEMP; DISCARD SEQUENCES"
+"""What RESET ALL leaves: who the session acts as, temporary tables, and sequences' last values."""
 
 CANCEL_AGAIN = 0.1
 """Seconds, doubling, after which a cancel is sent again: one that overtook its statement found nothing to cancel."""
@@ -129,10 +122,11 @@ async def fetch(
 async def restore(connection: Connection, *, full: bool) -> None:
     """Wait for a cancelled statement's end, roll back, and when `full` undo what was changed in the session.
 
-    asyncpg's own reset leaves what `RESET_THE_REST` undoes; the statements that it prepared itself may stay.
+    In one round trip: asyncpg's own reset, and what that leaves, `RESET_THE_REST`. What asyncpg itself prepared stays.
     """
     inside = _inside(connection)
-    cancelled = inside._protocol._is_cancelling()  # until it ended, is_in_transaction() is not to be believed
+    # Until a cancelled statement has ended, is_in_transaction() is not to be believed.
+    cancelled = inside._protocol._is_cancelling() or bool(inside._cancellations)
     if cancelled:
         await _end_of_cancelled(inside)
     inside._top_xact = None  # of a transaction() cut short: the next one would be a savepoint in it
@@ -141,8 +135,9 @@ async def restore(connection: Connection, *, full: bool) -> None:
     elif not full and not cancelled:
         await _take_late_cancel(inside)
     if full:
-        await connection.reset()
-        await connection.execute(RESET_THE_REST)
+        inside._listeners.clear()
+        inside._log_listeners.clear()
+        await connection.execute(f"{inside.get_reset_query()}; {RESET_THE_REST}")
 
 
 async def _end_of_cancelled(inside: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from pulsepool.diagnosis import first_line
 from pulsepool.pool import policy
 from pulsepool.pool.jobs import Jobs, while_alive
 from pulsepool.pool.line import TIMER_PRECISION
@@ -51,8 +52,9 @@ class Connector(Generic[C]):
         pool = self._pool
         for _ in range(policy.connects_wanted(load, pool.limits, self.outage, now)):
             self.connect()
-        lacking = load.waiting > self.connecting + load.coming and load.size + self.connecting < pool.limits.max_size
-        if lacking and self.outage is None and self._again is None:  # for demand that lasts, more at once
+        more = bool(pool.idle) or load.size + self.connecting < pool.limits.max_size
+        if load.waiting > self.connecting and more and self.outage is None and self._again is None:
+            # Demand that lasts has more opened at once, and other idle ones asked than one that is silent.
             at = now + policy.LASTING + TIMER_PRECISION
             self._again = pool.loop.call_at(at, while_alive, weakref.ref(self), Connector.nudge_again)
 
@@ -92,12 +94,13 @@ class Connector(Generic[C]):
         pool = self._pool
         pool.counters.connect_failures += 1
         now, final = pool.loop.time(), self._is_final(error)
+        error.__traceback__ = None  # it would keep alive what the frames of a failed connect hold
         outage = policy.outage_after(error, self.outage, final=final, started=started, now=now, dice=self._dice())
         self.outage = outage
         if outage.attempts == 1 or final:
-            said = getattr(error, "message", None) or type(error).__name__
+            said = getattr(error, "message", None) or f"{type(error).__name__}: {first_line(str(error))}".rstrip(": ")
             logger.warning("pool %s: connect failed: %s", pool.limits.name, said)
-        if outage.known_down and not pool.slots:
+        if outage.known_down and not pool.any_alive():
             pool.line.refuse_all(outage)
         pool.loop.call_at(outage.retry_at + TIMER_PRECISION, while_alive, weakref.ref(pool), type(pool).nudge)
 

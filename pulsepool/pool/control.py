@@ -34,12 +34,19 @@ class Pool(Core[C]):
     async def start(self) -> None:
         """Open `min_size` connections, one at least.
 
-        Raises `DatabaseUnavailable` with the first that fails, `PoolClosed` when it is stopped before or meanwhile.
+        Raises `DatabaseUnavailable`, or `ConfigurationError`, with the first that fails, and `PoolClosed` when it is
+        stopped before or meanwhile.
         """
         if (outage := await self._keeper.connector.fill()) is not None:
             raise unavailable(self, outage)
         if self.closed:
             raise pool_closed(self)
+
+    def interrupt(self) -> None:
+        """Have `start()` give up: what follows is `stop()`."""
+        self.closed = True
+        self.line.refuse_all(Refusal.CLOSED)
+        self._keeper.connector.cancel()
 
     def drain(self) -> None:
         """Replace every connection: idle ones now, those in use when they come home (new password, failover)."""
@@ -55,10 +62,11 @@ class Pool(Core[C]):
         """
         least = self.limits.min_size if min_size is None else min_size
         most = self.limits.max_size if max_size is None else max_size
-        if not 0 <= least <= most or most < 1:
+        whole = type(least) is int and type(most) is int
+        if not whole or not 0 <= least <= most or most < 1:
             raise errors.ConfigurationError(
-                f"min_size={least} and max_size={most} make no pool",
-                hint="0 <= min_size <= max_size, and 1 <= max_size",
+                f"min_size={least!r} and max_size={most!r} make no pool",
+                hint="whole numbers, 0 <= min_size <= max_size, and 1 <= max_size",
             )
         self.limits = replace(self.limits, min_size=least, max_size=most)
         self._keeper.shrink()

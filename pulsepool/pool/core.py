@@ -106,13 +106,16 @@ class Core(Generic[C]):
         """Give a connection; `release` it. `timeout`: seconds to wait, `acquire_timeout` when None.
 
         Raises `PoolTimeout` when none became free in time, or at once when `max_waiting` callers wait already;
-        `DatabaseUnavailable` while the server is known to be down; `PoolClosed` after `stop()`; `WrongLoop`.
+        `DatabaseUnavailable` while the server is known to be down; `ConfigurationError` when no connection can be
+        opened for a reason of that kind; `PoolClosed` after `stop()`; `WrongLoop`.
         """
         slot = self.take(mode)
         return slot if slot is not None else await self.wait(timeout)
 
     async def wait(self, limit: float | None = None) -> Slot[C]:
         """`acquire`, for a caller who has found nothing to `take`."""
+        if limit is not None and not policy.is_time(limit):
+            raise errors.ConfigurationError(f"timeout={limit!r} is no time", hint="give seconds, or None")
         self._check_open()
         limits, now = self.limits, self._time()
         if limits.max_waiting is not None and policy.sheds(self._keeper.load, self.in_use, limits):
@@ -126,11 +129,13 @@ class Core(Generic[C]):
             self._keeper.nudge()  # else there is nothing that it could do
         try:
             slot = await waiter.future
-        except asyncio.CancelledError:
+        except BaseException:  # a cancellation, or a coroutine that is closed while it waits
             future = waiter.future
-            if future.cancelled():
+            if self.loop.is_closed():
+                raise
+            if future.cancel() or future.cancelled():
                 self.line.gave_up()
-            elif isinstance(slot := future.result(), Slot):  # served and cancelled in the same tick
+            elif isinstance(slot := future.result(), Slot) and slot.state is HELD:  # served in the same tick
                 self._come_home(slot, self._time())
             raise
         finally:
@@ -141,6 +146,9 @@ class Core(Generic[C]):
         self.counters.wait_time.add(now - waiter.since)
         if not isinstance(slot, Slot):
             raise self._refused(slot, now - waiter.since)
+        if slot.state is not HELD:  # ended by stop() before this caller could run
+            slot.state = State.GONE
+            raise pool_closed(self)
         slot.holder = asyncio.current_task(self.loop)
         if limits.leak_after is not None:
             slot.place = place()
@@ -162,20 +170,20 @@ class Core(Generic[C]):
         if slot.reported:
             slot.reported = False
             report_return(slot, held)
-        slot.holder = None
         self._come_home(slot, now)
 
     def put_back(self, slot: Slot[C]) -> None:
         """`release`, for one whose last statement ended well and left nothing behind: its driver is not asked."""
-        if slot.state is not HELD or slot.condemned or slot.changed or slot.reported or self.suspended:
+        special = slot.condemned or slot.changed or slot.doubtful or slot.reported or self.suspended
+        if special or slot.state is not HELD or slot.pool is not self:
             self.release(slot)
             return
         slot.used = slot.heard = now = self._time()
+        slot.holder = None
         self._use_time.add(now - slot.acquired)
         if self.line.waiting and self.line.serve(slot):
             slot.acquired = now
             return
-        slot.holder = None
         slot.state = IDLE
         self.idle.append(slot)
 
@@ -189,6 +197,7 @@ class Core(Generic[C]):
         self.loop.call_soon_threadsafe(self._keeper.nudge)
 
     def _come_home(self, slot: Slot[C], now: float) -> None:
+        slot.holder, slot.place = None, ""
         if slot.condemned or slot.changed or slot.doubtful or not self._is_clean(slot):
             self._keeper.mend(slot)
             return
@@ -208,11 +217,6 @@ class Core(Generic[C]):
         slot.state = IDLE
         insort(self.idle, slot, key=_last_used)  # one that was merely asked does not count as used
 
-    def probe(self, slot: Slot[C]) -> None:
-        """Ask a connection under its holder whether the server still answers, and end it when it does not."""
-        if slot.state is HELD:
-            self._keeper.probe(slot)
-
     def stats(self) -> PoolStats:
         """Give the pool as it is at this moment."""
         in_use = self.in_use
@@ -229,6 +233,10 @@ class Core(Generic[C]):
     def nudge(self) -> None:
         """Have the keeper do what is to be done now."""
         self._keeper.nudge()
+
+    def any_alive(self) -> bool:
+        """Whether there is a connection that is not known to be dead; who holds one of those has yet to notice."""
+        return any(not slot.dead for slot in list(self.slots))
 
     def needs_asking(self, slot: Slot[C], now: float) -> bool:
         """Whether an idle one may not be lent unasked: unheard of for too long, or known to be dead."""
@@ -253,7 +261,7 @@ class Core(Generic[C]):
         if self.closed:
             raise pool_closed(self)
         outage = self.outage
-        if outage is not None and not self.slots and policy.fails_fast(outage, self._time()):
+        if outage is not None and policy.fails_fast(outage, self._time()) and not self.any_alive():
             self.counters.shed += 1
             raise unavailable(self, outage)
 
@@ -262,7 +270,7 @@ class Core(Generic[C]):
             return pool_closed(self)
         if isinstance(refusal, Outage):
             return unavailable(self, refusal)
-        if self.outage is not None and not self.slots:
+        if self.outage is not None and not self.any_alive():
             return unavailable(self, self.outage)
         self.counters.timeouts += 1
         return timed_out(self, waited, self._timeout_error)

@@ -1,7 +1,10 @@
 """Who holds a connection: where it was acquired, and where its task is now."""
 
 import asyncio
+import os
 import sys
+import sysconfig
+from functools import cache
 from pathlib import Path
 from types import CodeType, CoroutineType, FrameType
 from typing import Any
@@ -9,9 +12,18 @@ from typing import Any
 from greenlet import getcurrent
 from greenlet import greenlet as Greenlet  # noqa: N812 - a class
 
-OURS = str(Path(__file__).parents[1])
-BETWEEN = (OURS, "/sqlalchemy/", "/asyncpg/", "/contextlib.py", "/asyncio/", "/fastapi/", "/starlette/", "<")
-"""Parts of file names that say nothing of who holds a connection."""
+LIBRARIES = ("pulsepool", "sqlalchemy", "asyncpg", "fastapi", "starlette", "uvicorn", "anyio", "greenlet")
+"""Packages whose frames say nothing of who holds a connection, beside the standard library's."""
+
+
+@cache
+def _tells(file: str) -> bool:
+    """Whether a file is the application's own: not of the interpreter's, and not of one of `LIBRARIES`."""
+    paths = sysconfig.get_paths()
+    for installed in {paths["purelib"], paths["platlib"], str(Path(__file__).parents[2])}:
+        if file.startswith(installed + os.sep):
+            return file[len(installed) + 1 :].split(os.sep, maxsplit=1)[0] not in LIBRARIES
+    return not file.startswith((paths["stdlib"] + os.sep, "<"))
 
 
 def place() -> str:
@@ -20,7 +32,7 @@ def place() -> str:
     greenlet: Greenlet | None = getcurrent()
     while True:
         while frame is not None:
-            if _tells(frame.f_code):
+            if _tells(frame.f_code.co_filename):
                 return _shown(frame.f_code, frame.f_lineno)
             frame = frame.f_back
         # SQLAlchemy's asyncio runs its engine in a greenlet: who called it stands in the parent.
@@ -36,14 +48,10 @@ def whereabouts(task: "asyncio.Task[Any] | None") -> str:
     found = ""
     awaited: Any = task.get_coro()
     while isinstance(awaited, CoroutineType):
-        if (frame := awaited.cr_frame) is not None and _tells(frame.f_code):
+        if (frame := awaited.cr_frame) is not None and _tells(frame.f_code.co_filename):
             found = _shown(frame.f_code, frame.f_lineno)
         awaited = awaited.cr_await
     return f"{task.get_name()}, now at {found}" if found else task.get_name()
-
-
-def _tells(code: CodeType) -> bool:
-    return not any(part in code.co_filename for part in BETWEEN)
 
 
 def _shown(code: CodeType, line: int | None) -> str:

@@ -43,7 +43,7 @@ class Keeper(Generic[C]):
         self._jobs = Jobs(pool.loop, pool.limits.name)
         self.connector: Connector[C] = Connector(pool, self._jobs, dice, self._opened, self._not_opened)
         self._renewal: Renewal[C] = Renewal(pool, self.connector, self.condemn)
-        self.coming = 0
+        self._kept: dict[Slot[C], float] = {}  # and since when
         self.leaving = 0
         self._set_timer()
 
@@ -51,8 +51,15 @@ class Keeper(Generic[C]):
     def load(self) -> Load:
         """How many there are, for the policy."""
         pool = self._pool
-        waited = pool.line.waited(pool.loop.time())
-        return Load(len(pool.slots), self.connector.connecting, self.coming, self.leaving, pool.line.waiting, waited)
+        now = pool.loop.time()
+        coming = sum(now - since < policy.LASTING for since in self._kept.values())
+        waited = pool.line.waited(now)
+        return Load(len(pool.slots), self.connector.connecting, coming, self.leaving, pool.line.waiting, waited)
+
+    @property
+    def coming(self) -> int:
+        """Connections that are asked or mended."""
+        return len(self._kept)
 
     @property
     def kept(self) -> int:
@@ -76,7 +83,8 @@ class Keeper(Generic[C]):
             if slot.state is State.IDLE and pool.line.waiting and not pool.needs_asking(slot, now):
                 pool.idle.remove(slot)
                 pool.welcome(slot)  # back to where it was, if all who wait were cancelled in this very tick
-        while pool.idle and pool.line.waiting > self.coming:
+        coming = self.load.coming
+        while pool.idle and pool.line.waiting > coming:
             slot = pool.idle[-1]
             if not pool.needs_asking(slot, now):
                 return
@@ -85,11 +93,12 @@ class Keeper(Generic[C]):
                 self._lose(slot)
             else:
                 self._ask(slot)
+                coming += 1
 
     def _opened(self, slot: Slot[C]) -> None:
         self._pool.slots.add(slot)
         slot.watched = self._watch(slot)
-        self.coming += 1
+        self._kept[slot] = self._pool.loop.time()
         self._return(slot)
         self._renewal.arrived()
 
@@ -106,16 +115,23 @@ class Keeper(Generic[C]):
 
     def _died(self, gone: "weakref.ref[Slot[C]]") -> None:
         slot = gone()
-        if slot is not None and slot.state is State.IDLE:
+        if slot is None:
+            return
+        slot.dead = True
+        if slot.state is State.IDLE and slot in self._pool.idle:
             self._pool.idle.remove(slot)
+            self._keep(slot)
             self._lose(slot)
 
     def _ask(self, slot: Slot[C]) -> None:
+        self._keep(slot)
+        self._ask_kept(slot)
+
+    def _ask_kept(self, slot: Slot[C]) -> None:
         def lives(_: None) -> None:
             slot.heard = self._pool.loop.time()
             self._return(slot)
 
-        self._keep(slot)
         ping = partial(self._pool.driver.ping, slot.connection)
         self._jobs.run("ask", ping, ASKING, lives, partial(self._lose, slot))
 
@@ -149,7 +165,7 @@ class Keeper(Generic[C]):
         elif pool.is_closed(slot):  # since it answered
             self._lose(slot)
         else:
-            self.coming -= 1
+            self._kept.pop(slot, None)
             pool.welcome(slot)
         self.nudge()
 
@@ -178,19 +194,21 @@ class Keeper(Generic[C]):
         pool = self._pool
         idle, pool.idle = pool.idle, []
         for slot in idle:
+            self._keep(slot)  # all of them first: ending one may tell of the next
+        for slot in idle:
             if pool.is_closed(slot):
                 self._lose(slot)
             else:
-                self._ask(slot)
+                self._ask_kept(slot)
 
     def _keep(self, slot: Slot[C]) -> None:
         slot.state = State.KEPT
-        self.coming += 1
+        self._kept[slot] = self._pool.loop.time()
 
     def _leave(self, slot: Slot[C]) -> None:
         if slot.state is State.KEPT:
             slot.state = State.LEAVING
-            self.coming -= 1
+            self._kept.pop(slot, None)
             self.leaving += 1
 
     def _retire(self, slot: Slot[C]) -> None:
@@ -229,7 +247,7 @@ class Keeper(Generic[C]):
 
     def _forget(self, slot: Slot[C]) -> None:
         if slot.state is State.KEPT:
-            self.coming -= 1
+            self._kept.pop(slot, None)
         elif slot.state is State.LEAVING:
             self.leaving -= 1
         slot.state = State.GONE
@@ -283,20 +301,10 @@ class Keeper(Generic[C]):
                 self._pool.counters.leaks += 1
                 report_leak(slot, now - slot.acquired, leak_after)
 
-    def probe(self, slot: Slot[C]) -> None:
-        """Ask one under its holder; a driver that refuses because the holder asks at this moment has answered."""
-
-        def silent(error: BaseException) -> None:
-            if isinstance(error, OSError):  # TimeoutError among them
-                self._terminate(slot)
-
-        self._jobs.run("probe", partial(self._pool.driver.ping, slot.connection), ASKING, lambda _: None, silent)
-
     async def close_idle(self) -> None:
         """Condemn all, and return when those that idled are closed, or had their time for it."""
         pool = self._pool
         self._timer.cancel()
-        self.connector.cancel()
         for slot in list(pool.slots):
             self.condemn(slot)
         await self._jobs.until(lambda: not self.leaving, pool.loop.time() + CLOSING + GRACE)
@@ -327,4 +335,5 @@ class Keeper(Generic[C]):
         """Leave everything as it is, and do nothing more."""
         self._timer.cancel()
         self._jobs.forget()
-        self.connector.connecting = self.coming = self.leaving = 0
+        self._kept.clear()
+        self.connector.connecting = self.leaving = 0

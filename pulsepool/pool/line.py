@@ -61,7 +61,7 @@ class WaitingLine(Generic[C]):
         waiter: Waiter[C] = Waiter(self._loop.create_future(), since, float("inf"))
         self._line.append(waiter)
         self.waiting += 1
-        return waiter, self._loop.call_at(since + limit, self._refuse, waiter, Refusal.TIMED_OUT).cancel
+        return waiter, self._loop.call_at(since + limit, self._give_up_on, waiter).cancel
 
     def waited(self, now: float) -> float:
         """Seconds that the oldest who waits has waited; 0 when nobody does."""
@@ -82,8 +82,12 @@ class WaitingLine(Generic[C]):
         return False
 
     def gave_up(self) -> None:
-        """Count one less, whose future was cancelled; now and then clear away those who are done."""
+        """Count one less, whose future was cancelled."""
         self.waiting -= 1
+        self._clear_away()
+
+    def _clear_away(self) -> None:
+        """Now and then take out those who are done."""
         if len(self._line) > 2 * self.waiting + 64:
             self._line = deque(waiter for waiter in self._line if not waiter.future.done())
 
@@ -95,6 +99,10 @@ class WaitingLine(Generic[C]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _give_up_on(self, waiter: Waiter[C]) -> None:
+        self._refuse(waiter, Refusal.TIMED_OUT)
+        self._clear_away()
 
     def _refuse(self, waiter: Waiter[C], refusal: Refusal | Outage) -> None:
         if not waiter.future.done():

@@ -3,6 +3,7 @@
 `core` and `keeper` ask, and act. Every time is in seconds on the event loop's clock.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from enum import Enum
@@ -51,8 +52,8 @@ class Limits:
 class Load:
     """How many connections there are and are to be, and how many callers wait.
 
-    `size` exist; of them `coming` are with the keeper for a moment, and `leaving` are being closed. `waited`: how long
-    the oldest has waited, in seconds.
+    `size` exist; of them `coming` are with the keeper for a moment (no longer than `LASTING`: who takes longer may not
+    come at all), and `leaving` are being closed. `waited`: how long the oldest has waited, in seconds.
     """
 
     size: int
@@ -96,6 +97,11 @@ class Wear:
     lifetime: float
     used: float
     heard: float
+
+
+def is_time(seconds: object) -> bool:
+    """Whether it is a number that a timer can have: a NaN would disorder the event loop's, everybody's."""
+    return isinstance(seconds, (int, float)) and math.isfinite(seconds)
 
 
 def connects_wanted(load: Load, limits: Limits, outage: Outage | None, now: float) -> int:
@@ -164,7 +170,7 @@ def sheds(load: Load, in_use: int, limits: Limits) -> bool:
     """
     if limits.max_waiting is None:
         return False
-    return load.waiting - (limits.max_size - in_use - load.leaving) >= limits.max_waiting
+    return load.waiting - max(0, limits.max_size - in_use - load.leaving) >= limits.max_waiting
 
 
 def lifetime(limits: Limits, dice: float) -> float:
@@ -180,22 +186,43 @@ def tick(limits: Limits) -> float:
 
 
 CHANGES_SESSION = re.compile(
-    r"\b(begin|start|set|reset|listen|unlisten|prepare|deallocate|discard|load|declare|temp|temporary)\b"
-    r"|set_config|advisory|pg_temp",
+    r"\b(begin|start|reset|listen|unlisten|prepare|deallocate|discard|load|declare|temp|temporary)\b"
+    r"|\bset\b(?!\s+(local|transaction|constraints)\b)|set_config|advisory_(un)?lock|pg_temp",
     re.IGNORECASE,
 )
 QUERY_CHANGES_SESSION = re.compile(
-    r"set_config|advisory|\binto\s+((local|global)\s+)?(temp|temporary)\b|\binto\s+pg_temp", re.IGNORECASE
+    r"set_config|advisory_(un)?lock|\binto\s+((local|global)\s+)?(temp|temporary)\b|\binto\s+pg_temp", re.IGNORECASE
 )
 
 
-@lru_cache(maxsize=4096)
+RUINS_STATEMENTS = re.compile(r"\b(discard\s+all|deallocate|prepare(?!\s+transaction))\b", re.IGNORECASE)
+
+
+def ruins_statements(statement: str) -> bool:
+    """Whether the session's prepared statements are not what they should be after `statement`.
+
+    It has the server forget those of the driver, or leaves some that no reset undoes: such a connection is replaced.
+    """
+    return RUINS_STATEMENTS.search(statement) is not None
+
+
+REMEMBERED_LENGTH = 4_096
+"""Characters of a statement whose words are read only once; longer ones, full of values, are not kept in memory."""
+
+
 def may_change_session(statement: str) -> bool:
     """Whether `statement` could leave something behind in its session: SET, LISTEN, an advisory lock, a temp table.
 
     By its words alone: it errs towards True, which costs a reset that nobody waits for.
     """
+    return _remembered(statement) if len(statement) <= REMEMBERED_LENGTH else _may_change_session(statement)
+
+
+def _may_change_session(statement: str) -> bool:
     words = statement.strip().rstrip(";")
     if words[:6].upper() in ("UPDATE", "INSERT", "SELECT", "DELETE") and ";" not in words:
         return QUERY_CHANGES_SESSION.search(words) is not None
     return CHANGES_SESSION.search(words) is not None
+
+
+_remembered = lru_cache(maxsize=1024)(_may_change_session)

@@ -1,8 +1,10 @@
 """What a pool says when it has no connection to give: what happened, the numbers, and the remedy."""
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+from pulsepool.diagnosis import first_line
 from pulsepool.errors import (
     ConfigurationError,
     DatabaseUnavailable,
@@ -28,7 +30,10 @@ NAMED = 3
 def timed_out(pool: "Core[Any]", waited: float, kind: type[PoolTimeout]) -> PoolTimeout:
     """Nobody gave a connection back in time."""
     hint = "something holds connections for long, or max_size is too small for what is held"
-    if pool.suspended:
+    task = asyncio.current_task()
+    if task is not None and any(slot.holder is task for slot in list(pool.slots)):
+        hint = "this very task holds one already: use one session, or leave room for both in max_size"
+    elif pool.suspended:
         hint = "the pool is suspended: call resume()"
     elif not pool.in_use:
         hint = "the server is slow to let anyone in: see connect_timeout, and how the server is"
@@ -37,8 +42,9 @@ def timed_out(pool: "Core[Any]", waited: float, kind: type[PoolTimeout]) -> Pool
 
 def shed(pool: "Core[Any]", kind: type[PoolTimeout]) -> PoolTimeout:
     """Too many wait already."""
+    allowed = f"no more than max_waiting={pool.limits.max_waiting} may wait"
     return kind(
-        f"turned away at once, as max_waiting={pool.limits.max_waiting} callers wait already for pool {_numbers(pool)}",
+        f"turned away at once, as {allowed}, by pool {_numbers(pool)}",
         hint="answer 503 and let the client come again; max_size or max_waiting may be too small",
     )
 
@@ -53,7 +59,10 @@ def unavailable(pool: "Core[Any]", outage: Outage) -> DatabaseUnavailable | Conf
     if isinstance(cause, PulsePoolError):
         what, hint = cause.message, cause.hint
     else:
-        what, hint = f"no connection: {type(cause).__name__}: {cause}", "is the server up, and is the address right?"
+        said = f"{type(cause).__name__}: {first_line(str(cause))}".rstrip(": ")
+        what, hint = f"no connection ({said})", "is the server up, and is the address right?"
+        if isinstance(cause, TimeoutError):
+            what = f"no connection within connect_timeout={pool.limits.connect_timeout:.1f} s"
     if outage.attempts > 1:
         what = f"{what}, {outage.attempts} times in {pool.loop.time() - outage.since:.1f} s"
     error = DatabaseUnavailable(what, hint=hint)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pulsepool.pool.policy import Wear
+from pulsepool.pool.policy import Wear, may_change_session, ruins_statements
 
 if TYPE_CHECKING:
     from pulsepool.pool.core import Core
@@ -32,7 +32,7 @@ class Slot(Generic[C]):
     `changed`: lent raw, or given a statement that may have left something in its session; `doubtful`: a
     statement was cancelled on it, so that a late cancel may still be on its way; `mode`: what its
     session was set to by those who use it ("" at first), so that the next one of the same kind gets it; `watched`: its
-    driver says by itself when it dies.
+    driver says by itself when it dies; `dead`: it has said so, and the holder does not know yet.
     """
 
     pool: "Core[C]"
@@ -51,6 +51,14 @@ class Slot(Generic[C]):
     place: str = ""
     reported: bool = False
     watched: bool = False
+    dead: bool = False
+
+    def asked(self, statement: str) -> None:
+        """Note what `statement` may leave behind, before it is sent."""
+        if may_change_session(statement):
+            self.changed = True
+            if ruins_statements(statement):
+                self.condemned = True
 
     @property
     def wear(self) -> Wear:

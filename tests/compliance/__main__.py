@@ -1,7 +1,8 @@
 """`make compliance`: SQLAlchemy's dialect compliance suite on both drivers, without and with `?plugin=pulsepool`.
 
-Prints how many tests passed, failed and were skipped, and ends with 1 when any test is worse with the plugin, each by
-name. One to two minutes on two cores. The logs stay in .pulsepool/compliance.
+Prints how many tests passed, failed and were skipped, and ends with 1 and the reasons when any test is worse with the
+plugin, or the runs prove nothing: see `outcomes.objections`. One to two minutes on two cores. The logs stay in
+.pulsepool/compliance.
 """
 
 import os
@@ -19,7 +20,7 @@ import psycopg
 from sqlalchemy import URL, make_url
 
 from pulsepool.embedded import EmbeddedPostgres
-from tests.compliance.outcomes import Outcome, Run
+from tests.compliance.outcomes import Outcome, Run, objections
 
 ROOT = Path(__file__).parents[2]
 LOGS = ROOT / ".pulsepool/compliance"
@@ -66,7 +67,7 @@ class _Process:
 
 
 def main(plugin: str = "pulsepool") -> int:
-    """Run the suite four times at once, compare, print; give 0 when nothing is worse with the plugin."""
+    """Run the suite four times at once, compare, print; give 0 when nothing speaks against the plugin."""
     shutil.rmtree(LOGS, ignore_errors=True)
     LOGS.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="pulsepool-compliance-") as folder:
@@ -99,8 +100,8 @@ def _report(runs: dict[str, Run | None]) -> bool:
     for driver in DRIVERS:
         before, now = runs[f"{driver}_without"], runs[f"{driver}_with"]
         if before and now:
-            against += [f"{driver}: {line}" for line in now.worse_than(before)]
-    print(*(f"worse: {line}" for line in against), sep="\n", end="\n" if against else "")
+            against += [f"{driver}: {line}" for line in objections(before, now)]
+    print(*(f"against it: {line}" for line in against), sep="\n", end="\n" if against else "")
     return not against
 
 

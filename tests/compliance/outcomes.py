@@ -8,6 +8,12 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Self
 
+LEAST_PASSED = 1_800
+"""What passes at least in a run that ran: of SQLAlchemy 2.1.9's suite, with what `requirements` opens, 1,880."""
+
+POOL = "pulsepool.alchemy.pulse.PulsePool"
+"""The pool that the plugin is there to give."""
+
 
 class Outcome(IntEnum):
     """The higher, the worse."""
@@ -50,3 +56,18 @@ class Run:
             if now > before:
                 lines.append(f"{test}: {before.name.lower()} before, {now.name.lower()} now")
         return lines
+
+
+def objections(without: Run, with_plugin: Run) -> list[str]:
+    """What speaks against the plugin, a line each; none when all that ran before runs as well on the pool of ours.
+
+    A suite that did not work without it, either, would not be worse with it: that speaks against it, too.
+    """
+    lines = [f"{failed:,} failed without the plugin"] if (failed := without.count(Outcome.FAILED)) else []
+    for which, run in (("without", without), ("with", with_plugin)):
+        if (passed := run.count(Outcome.PASSED)) < LEAST_PASSED:
+            lines.append(f"{passed:,} passed {which} the plugin, which should be {LEAST_PASSED:,} at least")
+    if with_plugin.pool != POOL or POOL not in with_plugin.pools:
+        used = ", ".join(sorted(with_plugin.pools)) or "none"
+        lines.append(f"the plugin's engine has {with_plugin.pool}, and pools used were {used}: {POOL} should be both")
+    return lines + with_plugin.worse_than(without)

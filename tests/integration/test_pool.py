@@ -105,7 +105,7 @@ async def test_what_people_sent_is_in_no_error(pg_url):
 async def test_a_pool_with_a_free_connection_turns_nobody_away_however_few_may_wait(pg_url):
     async with Database(pg_url, max_size=1, max_waiting=0, acquire_timeout=30) as db:
         async with db.async_engine.connect(), until(1):
-            with pytest.raises(PoolTimeout, match=r"max_waiting=0 .*\(1 of 1 in use, 0 idle, 0 waiting"):
+            with pytest.raises(PoolTimeout, match=r"max_waiting=0 may wait, .*\(1 of 1 in use, 0 idle, 0 waiting"):
                 await db.async_engine.connect()
         assert await lend(db)
 

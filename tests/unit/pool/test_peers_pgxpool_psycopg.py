@@ -71,7 +71,8 @@ class TestPuddleAndPgxpool:
         began = pool.loop.time()
         slot = await pool.acquire()
         assert slot.connection.number == 2
-        assert pool.loop.time() - began == pytest.approx(1.01, abs=0.01)
+        assert pool.loop.time() - began == pytest.approx(0.11, abs=0.01)  # not the whole second of the question
+        await asyncio.sleep(1)
         assert not driver.connections[0].open
         assert pool.counters.lost == 1
         pool.release(slot)
@@ -245,7 +246,7 @@ class TestPsycopgPool:
         driver.script.extend([NEVER] * 9)
         pool = make(connect_timeout=2.0, acquire_timeout=5.0)
         began = pool.loop.time()
-        with pytest.raises(DatabaseUnavailable, match="TimeoutError"):
+        with pytest.raises(DatabaseUnavailable, match=r"no connection within connect_timeout=2\.0 s"):
             await pool.acquire()
         assert pool.loop.time() - began == pytest.approx(3.0, abs=0.01)  # the driver's limit and a second
         assert driver.calls["connect cancelled"] == 1

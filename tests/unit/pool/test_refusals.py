@@ -107,7 +107,7 @@ async def test_one_too_many_is_turned_away_at_once(make, driver):
         await pool.acquire()
     assert pool.loop.time() == began
     assert raised.value.message.startswith(
-        "turned away at once, as max_waiting=2 callers wait already for pool 'main' (1 of 1 in use, 0 idle, 2 waiting"
+        "turned away at once, as no more than max_waiting=2 may wait, by pool 'main' (1 of 1 in use, 0 idle, 2 waiting"
     )
     assert raised.value.hint == "answer 503 and let the client come again; max_size or max_waiting may be too small"
     assert (pool.counters.shed, pool.counters.timeouts) == (1, 0)
@@ -124,7 +124,7 @@ async def test_a_server_that_cannot_be_reached_is_told_with_cause_attempts_and_t
         await pool.acquire()
     error = raised.value
     assert error.__cause__ is driver.down
-    assert error.message.startswith("no connection: Refused: nobody there, ")
+    assert error.message.startswith("no connection (Refused: nobody there), ")
     assert error.message.endswith(" s")
     assert " times in 1." in error.message
     assert error.hint == "is the server up, and is the address right?"
