@@ -106,6 +106,13 @@ class RecordDriver:
             if listener not in self._pool.own_listeners:
                 listener(record.dbapi_connection, record)
 
+    async def cancel(self, record: Record) -> None:
+        """Have the server give up the statement that is under way; what other drivers cannot is left undone."""
+        if isinstance(record.driver, asyncpg.Connection):
+            await asyncpg_driver.cancel(record.driver)
+        elif (cancel := getattr(record.driver, "cancel_safe", None)) is not None:  # psycopg's
+            await cancel()
+
     async def close(self, record: Record) -> None:
         """Say good-bye; a server that does not hear it is hung up on, without SQLAlchemy logging an error."""
         close: Any = record

@@ -46,6 +46,10 @@ class AsyncpgDriver:
         """Bring it back to where a new one begins."""
         await restore(connection, full=full)
 
+    async def cancel(self, connection: Connection) -> None:
+        """Have the server give up the statement that is under way."""
+        await cancel(connection)
+
     async def close(self, connection: Connection) -> None:
         """Say good-bye."""
         await connection.close()
@@ -138,6 +142,13 @@ async def restore(connection: Connection, *, full: bool) -> None:
         inside._listeners.clear()
         inside._log_listeners.clear()
         await connection.execute(f"{inside.get_reset_query()}; {RESET_THE_REST}")
+
+
+async def cancel(connection: Connection) -> None:
+    """Have the server give up the statement that is under way; back when it has been told so."""
+    told = asyncio.get_running_loop().create_future()
+    _inside(connection)._cancel_current_command(told)
+    await told
 
 
 async def _end_of_cancelled(inside: Any) -> None:

@@ -33,6 +33,10 @@ class Driver(Protocol[C]):
         """Wait for a cancelled statement's end and roll back; `full`: undo what was changed in the session, too."""
         ...
 
+    async def cancel(self, connection: C) -> None:
+        """Have the server give up the statement that is under way, if there is one, beside its holder who waits."""
+        ...
+
     async def close(self, connection: C) -> None:
         """Say good-bye and close."""
         ...

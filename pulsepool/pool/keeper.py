@@ -31,6 +31,9 @@ ASKING = 1.0
 MENDING = 2.0
 """Seconds for the end of a cancelled statement, a rollback and a reset, before the connection is given up."""
 
+CANCELLING = 0.3
+"""Seconds for telling the server to give up what it does for those who are cut off."""
+
 CLOSING = 1.0
 """Seconds for a good-bye."""
 
@@ -318,9 +321,8 @@ class Keeper(Generic[C]):
         for slot in list(pool.slots):
             self.condemn(slot)
         await self._jobs.until(lambda: not pool.in_use, ends - min(1.0, deadline / 4))
-        ended = 0
+        ended = await self._cancel_held(ends)
         for slot in [slot for slot in list(pool.slots) if slot.state is State.HELD]:
-            ended += 1
             pool.counters.retired += 1
             self._terminate(slot)
             self._forget(slot)
@@ -330,6 +332,25 @@ class Keeper(Generic[C]):
         for slot in list(pool.slots):
             self._terminate(slot)
         return ended
+
+    async def _cancel_held(self, ends: float) -> int:
+        """Have the server give up what it does for those who hold a connection; give how many those are.
+
+        Hung up on alone, it would go on with a statement, and commit it after all.
+        """
+        pool = self._pool
+        held = [slot for slot in list(pool.slots) if slot.state is State.HELD]
+        asked = len(held)
+
+        def answered(_: object) -> None:
+            nonlocal asked
+            asked -= 1
+
+        limit = min(CANCELLING, max(ends - pool.loop.time(), 0.0) / 2)
+        for slot in held:
+            self._jobs.run("cancel", partial(pool.driver.cancel, slot.connection), limit, answered, answered)
+        await self._jobs.until(lambda: not asked, ends)
+        return len(held)
 
     def abandon(self) -> None:
         """Leave everything as it is, and do nothing more."""

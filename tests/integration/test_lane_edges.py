@@ -8,7 +8,14 @@ import asyncpg
 import pytest
 from sqlalchemy import literal, select, text
 
-from pulsepool import ConfigurationError, Database, DatabaseUnavailable, PulsePoolError, StatementTimeout
+from pulsepool import (
+    CommitUnknown,
+    ConfigurationError,
+    Database,
+    DatabaseUnavailable,
+    PulsePoolError,
+    StatementTimeout,
+)
 from tests.integration.test_pool_edges import end
 
 FOREVER = "select pg_sleep(30)"
@@ -189,3 +196,22 @@ async def test_streams_whose_backends_end_at_any_moment_raise_nothing_but_that_t
         await asyncio.gather(*readers)
     await killer.close()
     assert {kind for kind in outcomes if issubclass(kind, Exception)} == {DatabaseUnavailable}
+
+
+async def test_what_is_still_under_way_when_the_database_stops_is_given_up_by_the_server_too(pg_url):
+    db = Database(pg_url)
+    async with Database(pg_url) as watcher:
+        await watcher.execute("create table late (a int)")
+        await db.start()
+        slow = asyncio.create_task(db.execute("insert into late select 1 from pg_sleep(2)"))
+        async with asyncio.timeout(5):
+            while not await watcher.fetchval("select count(*) from pg_stat_activity where query ~ '^insert into late'"):
+                await asyncio.sleep(0.01)
+        await db.stop(deadline=0.4)
+        with pytest.raises((asyncpg.QueryCanceledError, CommitUnknown)):
+            await slow
+        busy = "select count(*) from pg_stat_activity where query ~ '^insert into late' and state = 'active'"
+        async with asyncio.timeout(1):
+            while await watcher.fetchval(busy):
+                await asyncio.sleep(0.01)
+        assert await watcher.fetchval("select count(*) from late") == 0

@@ -96,6 +96,10 @@ class Driver:
         connection.clean = True
         connection.full_resets += full
 
+    async def cancel(self, connection: Connection) -> None:
+        self.calls["cancel"] += 1
+        await self._takes("cancel", connection)
+
     async def close(self, connection: Connection) -> None:
         self.calls["close"] += 1
         await self._takes("close", connection)
