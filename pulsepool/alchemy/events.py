@@ -36,6 +36,10 @@ LOST = ("08", "57P01", "57P02", "57P03")
 """SQLSTATEs, or their class, after which a connection is of no use, whatever its socket says (HikariCP's list)."""
 
 
+CANCELLED = "57014"
+"""The SQLSTATE of a statement that somebody cancelled."""
+
+
 def on_connect(engine: Engine, dsn: Dsn, settings: DatabaseSettings, limit: float) -> None:
     """Ask a callable for the password, and say in our words why a connect failed within `limit` seconds."""
     ask = _ask_on_the_loop if engine.dialect.is_async else _ask_in_a_thread
@@ -143,7 +147,7 @@ def on_failure(engine: Engine, dsn: Dsn) -> None:
             context.is_disconnect = True
             _end_at_once(context)
             silence = Unanswered(f"the server at {dsn.where} stopped answering", hint=TRY_AGAIN)
-        elif (sqlstate_of(error) or "").startswith(LOST):
+        elif (sqlstate_of(error) or "").startswith(LOST) or _was_cut_off(context, error):
             context.is_disconnect = True
         failure = silence or context.sqlalchemy_exception
         if context.is_disconnect and in_commit and failure is not None:  # None for a cancellation: it passes as it is
@@ -166,6 +170,14 @@ def note_statements(engine: Engine) -> None:
         execute(cursor, statement, parameters, context)
 
     engine.dialect.do_execute = do_execute  # type: ignore[method-assign]
+
+
+def _was_cut_off(context: ExceptionContext, error: BaseException) -> bool:
+    """Whether the statement was cancelled because its pool stops: the connection goes, too."""
+    if sqlstate_of(error) != CANCELLED or context.connection is None or context.connection.invalidated:
+        return False
+    slot = getattr(context.connection.connection._connection_record, "slot", None)
+    return slot is not None and bool(slot.pool.closed)
 
 
 def was_in_commit(error: BaseException) -> bool:
