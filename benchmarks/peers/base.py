@@ -39,20 +39,20 @@ class Peer:
 
     async def churn(self, times: int) -> None:
         """Acquire and release a connection `times` times, with nothing of ours in between."""
-        raise NotImplementedError
+        raise NotImplementedError  # shown as not available
 
     def hold(self) -> AbstractAsyncContextManager[object]:
         """One connection, for as long as the block lasts."""
-        raise NotImplementedError
+        raise NotImplementedError  # shown as not available
 
     async def one(self) -> object:
         """One row by its key, from acquire to release."""
-        raise NotImplementedError
+        raise NotImplementedError  # shown as not available
 
     async def loan(self) -> object:
         """One row by its key, on a connection that was lent in public and is whole again for whoever has it next."""
-        raise NotImplementedError
+        raise NotImplementedError  # shown as not available
 
     async def nap(self, seconds: float) -> None:
         """A query that takes the server `seconds`."""
-        raise NotImplementedError
+        raise NotImplementedError  # shown as not available

@@ -132,7 +132,7 @@ class Cores:
     def interrupt(self) -> None:
         """Have a start that is under way give up: it is stopped before it has begun."""
         self.closed = True
-        for pool in self._pools.values():
+        if (pool := self.running()) is not None:  # another loop's is not for this thread to touch
             pool.interrupt()
 
     def abandon(self) -> None:

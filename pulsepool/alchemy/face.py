@@ -52,6 +52,8 @@ class CorePool(Pool):
         def creating(record: ConnectionPoolEntry) -> Any:
             connection = create(record)
             if isinstance(record, Record):
+                if (slot := vars(record).get("slot")) is not None:
+                    slot.condemned = True  # SQLAlchemy reconnects in place: what was known of the old one is not so
                 record.driver = self._dialect.get_driver_connection(connection)
             return connection
 
@@ -83,8 +85,9 @@ class CorePool(Pool):
             raise MissingGreenlet("an asyncio engine was used where no event loop is running")
         while True:
             try:
-                core = self._cores.here()
-                slot = self._slot(core) if taken is None else self._fit(core, taken)
+                # What was taken is fitted by the pool that lent it, and but once: if that fails, it is given back.
+                fitting, taken = taken, None
+                slot = self._slot(self._cores.here()) if fitting is None else self._fit(fitting)
             except PoolClosed:
                 if self._cores.closed:
                     raise
@@ -98,7 +101,7 @@ class CorePool(Pool):
                 return record
         raise failure  # outside of `except`, or it would seem to have come of what it stands for
 
-    def _fit(self, core: Core[Record], slot: Slot[Record]) -> Slot[Record]:  # noqa: ARG002 - of a pool with modes
+    def _fit(self, slot: Slot[Record]) -> Slot[Record]:
         """Prepare one that was taken; where all are alike, there is nothing to prepare."""
         return slot
 

@@ -11,7 +11,7 @@ from pulsepool.alchemy.records import Record, is_closed
 from pulsepool.diagnosis import first_line
 from pulsepool.errors import DatabaseUnavailable
 from pulsepool.pool import Limits, Slot
-from pulsepool.pool import Pool as Core
+from pulsepool.pool.core import Core
 
 WRITING, READING = "", "read"
 """What a connection's session is set to: as it came, or so that the server refuses every write."""
@@ -80,8 +80,8 @@ class DatabasePool(CorePool):
         """What to tell callers of a connect that failed with `error`."""
         return self._explain(error)
 
-    def _fit(self, core: Core[Record], slot: Slot[Record]) -> Slot[Record]:
-        return await_only(acquire(core, self.mode, slot))
+    def _fit(self, slot: Slot[Record]) -> Slot[Record]:
+        return await_only(acquire(slot.pool, self.mode, slot))
 
     def _slot(self, core: Core[Record]) -> Slot[Record]:
         return await_only(acquire(core, self.mode))

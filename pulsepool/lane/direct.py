@@ -2,6 +2,7 @@
 
 # ruff: noqa: ASYNC109 - `timeout` is the driver's: it cancels the statement on the server, too
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -30,7 +31,7 @@ MOST_ROWS = 2**31 - 1
 """What PostgreSQL's protocol counts rows with."""
 
 
-class DirectLane:
+class DirectLane(ABC):
     """Statements straight to the driver, each in a transaction of its own, on connections of the sessions' pool.
 
     A query is SQL text with `$1`, `$2`, … and its arguments, as asyncpg takes them; or a SQLAlchemy Core statement and
@@ -48,12 +49,13 @@ class DirectLane:
     _core: Pool[Record] | None = None
 
     @property
+    @abstractmethod
     def async_engine(self) -> AsyncEngine:
         """The engine whose dialect compiles statements."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _require_started(self) -> None:
-        raise NotImplementedError
+        """Raise `PoolClosed` or `WrongLoop` when there is nothing to be had."""
 
     @cached_property
     def _statements(self) -> Statements:
@@ -245,7 +247,7 @@ class DirectLane:
     async def _acquire(self, unfit: Slot[Record] | None = None) -> Slot[Record]:
         """Acquire a connection on the long way round; `unfit`: one that has to be prepared first."""
         if unfit is not None:
-            return await acquire(self._cores.here(), slot=unfit)
+            return await acquire(unfit.pool, slot=unfit)
         self._require_started()
         while True:
             core = self._core = self._cores.here()

@@ -12,10 +12,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pulsepool.pool import policy
+from pulsepool.pool.closing import Closing
 from pulsepool.pool.connector import GRACE, Connector
 from pulsepool.pool.jobs import Jobs, while_alive
 from pulsepool.pool.policy import Fate, Load
-from pulsepool.pool.refusals import report_leak
+from pulsepool.pool.refusals import report_leaks
 from pulsepool.pool.renewal import Renewal
 from pulsepool.pool.slot import Slot, State
 
@@ -31,9 +32,6 @@ ASKING = 1.0
 MENDING = 2.0
 """Seconds for the end of a cancelled statement, a rollback and a reset, before the connection is given up."""
 
-CANCELLING = 0.3
-"""Seconds for telling the server to give up what it does for those who are cut off."""
-
 CLOSING = 1.0
 """Seconds for a good-bye."""
 
@@ -46,6 +44,7 @@ class Keeper(Generic[C]):
         self._jobs = Jobs(pool.loop, pool.limits.name)
         self.connector: Connector[C] = Connector(pool, self._jobs, dice, self._opened, self._not_opened)
         self._renewal: Renewal[C] = Renewal(pool, self.connector, self.condemn)
+        self._closing: Closing[C] = Closing(pool, self._jobs, self._end)
         self._kept: dict[Slot[C], float] = {}  # and since when
         self.leaving = 0
         self._set_timer()
@@ -225,8 +224,7 @@ class Keeper(Generic[C]):
             self.nudge()
 
         def clung(error: BaseException) -> None:
-            self._terminate(slot)
-            self._forget(slot)
+            self._end(slot)
             self._nudge_after(error)
 
         self._jobs.run("close", partial(pool.driver.close, slot.connection), CLOSING, closed, clung)
@@ -235,8 +233,7 @@ class Keeper(Generic[C]):
         """End one that is dead. It may not be the only one: those unheard of since are asked."""
         pool = self._pool
         pool.counters.lost += 1
-        self._terminate(slot)
-        self._forget(slot)
+        self._end(slot)
         if pool.idle and not pool.closed and not isinstance(error, asyncio.CancelledError):
             self.doubt()
         self._nudge_after(error)
@@ -257,11 +254,13 @@ class Keeper(Generic[C]):
         self._pool.slots.discard(slot)
         self._jobs.changed.set()
 
-    def _terminate(self, slot: Slot[C]) -> None:
+    def _end(self, slot: Slot[C]) -> None:
+        """Hang up on it, and forget it."""
         try:
             self._pool.driver.terminate(slot.connection)
         except Exception:
             logger.exception("pool %s: ending a connection failed", self._pool.limits.name)
+        self._forget(slot)
 
     def _set_timer(self) -> None:
         # A weak reference: a pool that everybody has forgotten must not live on in its own timer.
@@ -275,7 +274,7 @@ class Keeper(Generic[C]):
         pool = self._pool
         now = pool.loop.time()
         if pool.limits.leak_after is not None:
-            self._spot_leaks(now, pool.limits.leak_after)
+            report_leaks(pool, now, pool.limits.leak_after)
         spare = len(pool.slots) - self.leaving - pool.limits.min_size
         for slot in list(pool.idle):
             if slot.state is not State.IDLE:  # one that was lost took it along, to be asked
@@ -297,13 +296,6 @@ class Keeper(Generic[C]):
         self._renewal.look(now)
         self.nudge()
 
-    def _spot_leaks(self, now: float, leak_after: float) -> None:
-        for slot in list(self._pool.slots):
-            if slot.state is State.HELD and not slot.reported and now - slot.acquired >= leak_after:
-                slot.reported = True
-                self._pool.counters.leaks += 1
-                report_leak(slot, now - slot.acquired, leak_after)
-
     async def close_idle(self) -> None:
         """Condemn all, and return when those that idled are closed, or had their time for it."""
         pool = self._pool
@@ -314,43 +306,11 @@ class Keeper(Generic[C]):
 
     async def finish(self, deadline: float) -> int:
         """Close everything within `deadline` seconds; give how many were ended under their holders."""
-        pool = self._pool
-        ends = pool.loop.time() + deadline
         self._timer.cancel()
         self.connector.cancel()
-        for slot in list(pool.slots):
+        for slot in list(self._pool.slots):
             self.condemn(slot)
-        await self._jobs.until(lambda: not pool.in_use, ends - min(1.0, deadline / 4))
-        ended = await self._cancel_held(ends)
-        for slot in [slot for slot in list(pool.slots) if slot.state is State.HELD]:
-            pool.counters.retired += 1
-            self._terminate(slot)
-            self._forget(slot)
-            slot.state = State.ENDED
-        await self._jobs.until(lambda: not self._jobs, ends)
-        await self._jobs.cancel()
-        for slot in list(pool.slots):
-            self._terminate(slot)
-        return ended
-
-    async def _cancel_held(self, ends: float) -> int:
-        """Have the server give up what it does for those who hold a connection; give how many those are.
-
-        Hung up on alone, it would go on with a statement, and commit it after all.
-        """
-        pool = self._pool
-        held = [slot for slot in list(pool.slots) if slot.state is State.HELD]
-        asked = len(held)
-
-        def answered(_: object) -> None:
-            nonlocal asked
-            asked -= 1
-
-        limit = min(CANCELLING, max(ends - pool.loop.time(), 0.0) / 2)
-        for slot in held:
-            self._jobs.run("cancel", partial(pool.driver.cancel, slot.connection), limit, answered, answered)
-        await self._jobs.until(lambda: not asked, ends)
-        return len(held)
+        return await self._closing.finish(deadline)
 
     def abandon(self) -> None:
         """Leave everything as it is, and do nothing more."""

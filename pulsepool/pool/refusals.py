@@ -112,15 +112,19 @@ def _numbers(pool: "Core[Any]") -> str:
     return numbers
 
 
-def report_leak(slot: Slot[Any], held: float, leak_after: float) -> None:
-    """Log once who has held a connection for too long."""
-    logger.warning(
-        "pool %s: a connection is held for %.1f s (leak_after=%s) by %s",
-        slot.pool.limits.name,
-        held,
-        leak_after,
-        holder(slot),
-    )
+def report_leaks(pool: "Core[Any]", now: float, leak_after: float) -> None:
+    """Log, once for each time it is lent, who has held a connection for too long."""
+    for slot in list(pool.slots):
+        if slot.state is State.HELD and not slot.reported and now - slot.acquired >= leak_after:
+            slot.reported = True
+            pool.counters.leaks += 1
+            logger.warning(
+                "pool %s: a connection is held for %.1f s (leak_after=%s) by %s",
+                pool.limits.name,
+                now - slot.acquired,
+                leak_after,
+                holder(slot),
+            )
 
 
 def report_return(slot: Slot[Any], held: float) -> None:

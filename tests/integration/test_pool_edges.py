@@ -12,7 +12,7 @@ import weakref
 import psycopg
 import pytest
 from sqlalchemy import event, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util.concurrency import greenlet_spawn
 
@@ -456,3 +456,34 @@ async def test_a_slow_password_callable_and_a_silent_server_together_give_an_err
             await db.start()
         assert str(port) in raised.value.message
         await db.stop(0.5)
+
+
+async def test_one_that_was_taken_in_another_mode_is_given_back_when_the_database_has_stopped_lending(pg_url):
+    async with Database(pg_url, max_size=1) as db:
+        async with db.read() as s:
+            await s.scalar(text("select 1"))
+        db._cores.closed = db.pool.closed = True
+        with contextlib.suppress(PoolClosed):
+            async with db.async_engine.connect() as c:
+                await c.scalar(text("select 1"))
+        assert db._cores.current().in_use == 0
+
+
+async def test_a_connection_that_sqlalchemy_made_anew_in_place_is_not_lent_on_as_what_the_old_one_was(pg_url):
+    async with Database(pg_url, max_size=1) as db:
+        async with db.read() as s:
+            await s.scalar(text("select 1"))
+        refused = []
+
+        @event.listens_for(db._reading_sessions.kw["bind"].sync_engine, "checkout")
+        def refuse_once(*_) -> None:
+            if not refused:
+                refused.append(True)
+                raise DisconnectionError
+
+        async with db.read() as s:
+            await s.scalar(text("select 1"))
+        assert refused
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            async with db.read() as s:
+                await s.execute(text("create table sneaky (a int)"))
